@@ -1,0 +1,52 @@
+# The book's commands. `make` lists them. Works with GNU make 3.81 (macOS) and later.
+
+PYTHON ?= python3
+TORCH  ?= default
+C      :=
+BIN    := .venv/bin
+READY  := .venv/ready
+
+# Threads that spin while they wait make small problems several times slower; no number changes.
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT  := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help book run test test-deep lab record clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Written last by the set-up, so an interrupted installation is taken up again, never mistaken for a whole one.
+$(READY): requirements.txt constraints.txt pyproject.toml .ci/environment.py
+	@$(PYTHON) .ci/environment.py --torch $(TORCH)
+
+book: $(READY)  ## build the book and say where it is
+	@$(BIN)/jupyter-book build . -W -n --keep-going
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+	@echo "To serve it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000"
+
+run: $(READY)  ## execute the chapters and store them; C=01 for one
+	@GPBOOK_GUARD=3 $(BIN)/python -m gpbook_utils.notebooks run $(C)
+
+test: $(READY)  ## what to run before every change
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m pytest
+
+test-deep: $(READY)  ## what takes longer: other instructions, sabotage
+	@$(BIN)/python -m gpbook_utils.machine lowered $(BIN)/python -m pytest chapters
+	@$(BIN)/python -m pytest -m deep
+
+lab: $(READY)  ## open the chapters in JupyterLab
+	@if [ -e .git ]; then \
+	    git config diff.jupyternotebook.command "'$(CURDIR)/$(BIN)/git-nbdiffdriver' diff"; \
+	    git config merge.jupyternotebook.driver "'$(CURDIR)/$(BIN)/git-nbmergedriver' merge %O %A %B %L %P"; \
+	fi
+	@$(BIN)/jupyter lab chapters
+
+record: $(READY)  ## write this machine's verdicts to records/
+	@$(BIN)/python -m gpbook_utils.records
+
+clean:  ## remove what was built (keeps .venv)
+	rm -rf _build .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
