@@ -1,0 +1,350 @@
+"""Claims: sentences that a notebook cell decides, on whatever machine it runs.
+
+A chapter makes a claim where it shows the evidence::
+
+    claim("exact-gp-equal", "Two exact GPs with equal hyperparameters have bitwise equal K.", torch.equal(K_a, K_b))
+    claim("float32-error", "float32 moves K by rounding only.", within(error, 1e-8, 1e-5, reason="..."))
+
+The claim displays itself. Its plain text is portable: the verdict and the sentence, and a measured number only when
+the claim is refuted. Its HTML adds what this machine measured. A third form, JSON, lets programs read it back:
+``python -m gpbook_utils.claims chapters/*.ipynb`` prints the verdicts that are stored in notebooks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import html
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+HOLDS, REFUTED, UNOBSERVABLE = "holds", "refuted", "not observable here"
+MIME = "application/vnd.gpbook.claim+json"
+
+
+class GuardError(AssertionError):
+    """A claim holds, but so narrowly that another machine could refute it (author's guard mode only)."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of comparing a measurement with a bound.
+
+    ``verdict`` is one of *holds*, *refuted* and *not observable here*; ``slack`` is the factor by which the measurement
+    may still move before the verdict changes (``None`` where the bound is not numeric).
+    """
+
+    verdict: str
+    measured: str = ""
+    bound: str = ""
+    reason: str = ""
+    slack: float | None = None
+
+
+def near(measured, reference: float, *, rtol: float, reason: str) -> Check:
+    """The measured number equals ``reference`` within the relative tolerance ``rtol``.
+
+    >>> near(51.62, 51.6, rtol=1e-2, reason="30 times the spread between machines").verdict
+    'holds'
+    """
+    measured, reference, rtol = _numbers(measured=measured, reference=reference, rtol=rtol)
+    if reference == 0 or rtol <= 0:
+        raise ValueError(f"near() needs a non-zero reference and rtol > 0; got reference={reference}, rtol={rtol}")
+    error = abs(measured - reference) / abs(reference)
+    slack = rtol / error if error > 0 else math.inf
+    return _check(error <= rtol, f"{measured:.6g}", f"{reference:g} within {rtol:g} relative", reason, slack)
+
+
+def within(measured, low: float, high: float, *, reason: str) -> Check:
+    """The measured positive number lies in the band from ``low`` to ``high``.
+
+    >>> within(3e-7, 1e-8, 1e-5, reason="a few units in the last place").slack > 3
+    True
+    """
+    measured, low, high = _numbers(measured=measured, low=low, high=high)
+    if not 0 < low < high:
+        raise ValueError(f"within() needs 0 < low < high; got low={low}, high={high}. Use near, below or above instead")
+    slack = min(measured / low, high / measured) if measured > 0 else 0.0
+    return _check(low <= measured <= high, f"{measured:.3g}", f"{low:g} to {high:g}", reason, slack)
+
+
+def below(measured, bound: float, *, reason: str) -> Check:
+    """The measured number is smaller than the positive ``bound``.
+
+    >>> below(2e-16, 1e-12, reason="n times the unit roundoff").verdict
+    'holds'
+    """
+    measured, bound = _positive_bound("below", measured, bound)
+    slack = bound / measured if measured > 0 else math.inf
+    return _check(measured < bound, f"{measured:.3g}", f"below {bound:g}", reason, slack)
+
+
+def above(measured, bound: float, *, reason: str) -> Check:
+    """The measured number is larger than the positive ``bound``.
+
+    >>> above(0.06, 1e-3, reason="a tenth of the smallest value seen").verdict
+    'holds'
+    """
+    measured, bound = _positive_bound("above", measured, bound)
+    return _check(measured > bound, f"{measured:.3g}", f"above {bound:g}", reason, measured / bound)
+
+
+def unobservable(reason: str) -> Check:
+    """This machine can't decide the claim: no GPU, one core, an instruction set that it lacks.
+
+    >>> unobservable("no GPU").verdict
+    'not observable here'
+    """
+    return Check(UNOBSERVABLE, reason=_sentence("reason", reason))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence with its id and the check that decided it."""
+
+    id: str
+    sentence: str
+    check: Check
+
+    def __repr__(self) -> str:
+        detail = ""
+        if self.check.verdict == REFUTED and self.check.measured:
+            detail = f" (measured {self.check.measured}; needed {self.check.bound})"
+        return f"[{self.check.verdict}] {self.id}: {self.sentence}{detail}"
+
+    def to_json(self) -> dict:
+        """What is stored in the notebook for programs: every field, flat, in strict JSON."""
+        check = asdict(self.check)
+        if check["slack"] is not None and not math.isfinite(check["slack"]):
+            check["slack"] = None
+        return {"id": self.id, "sentence": self.sentence, **check}
+
+    def _repr_html_(self) -> str:
+        verdict, check = html.escape(self.check.verdict), self.check
+        rows = [("measured here", check.measured), ("bound", check.bound), ("why", check.reason)]
+        details = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows if text)
+        return (
+            f'<div class="gp-claim" data-verdict="{verdict}" id="claim-{self.id}">'
+            f'<span class="gp-verdict">{verdict}</span> '
+            f'<span class="gp-sentence">{html.escape(self.sentence)}</span>'
+            + (f'<dl class="gp-measured">{details}</dl>' if details else "")
+            + "</div>"
+        )
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: self.to_json()}
+
+
+_decided: dict[str, Claim] = {}
+
+
+def claim(id: str, sentence: str, check) -> None:
+    """Decide a claim and display it.
+
+    Args:
+        id: lower-case words joined by hyphens, unique in the book. Deciding the same id again replaces the claim.
+        sentence: one sentence, ending with a full stop.
+        check: a truth value (``bool`` or a zero-dimensional boolean array), or the result of :func:`near`,
+            :func:`within`, :func:`below`, :func:`above` or :func:`unobservable`.
+
+    Raises:
+        ValueError: if an argument is not of that form.
+        GuardError: in the author's guard mode (environment variable ``GPBOOK_GUARD``, a factor), if a numeric bound
+            holds by less than that factor.
+
+    >>> claim("two-is-even", "Two is even.", 2 % 2 == 0)
+    [holds] two-is-even: Two is even.
+    >>> claim("pi-small", "Pi is less than three.", below(3.14159, 3, reason="an example of a claim that falls"))
+    [refuted] pi-small: Pi is less than three. (measured 3.14; needed below 3)
+    """
+    if not isinstance(id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
+        raise ValueError(f"claim id must be lower-case words joined by hyphens, such as 'exact-gp-equal'; got {id!r}")
+    if not _sentence(f"the sentence of claim {id!r}", sentence).endswith("."):
+        raise ValueError(f"the sentence of claim {id!r} must end with a full stop; got {sentence!r}")
+    if not isinstance(check, Check):
+        check = Check(HOLDS if _truth_value(id, check) else REFUTED)
+    guard = _guard_factor()
+    if check.verdict == HOLDS and check.slack is not None and check.slack < guard:
+        raise GuardError(
+            f"claim {id!r} holds by a factor {check.slack:.2g} only, the guard asks for {guard:g}: "
+            f"measured {check.measured}, bound {check.bound}. Widen the bound with a reason, or sharpen the experiment"
+        )
+    decided = _decided[id] = Claim(id, sentence, check)
+    if log := os.environ.get("GPBOOK_VERDICTS"):
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(decided.to_json(), allow_nan=False) + "\n")
+    _display(decided)
+
+
+class ClaimTable:
+    """Claims as a table: one line a claim in plain text, a table with this machine's numbers in HTML."""
+
+    def __init__(self, claims: Iterable[Claim]):
+        self.claims = list(claims)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.claims)) or "no claim has been decided yet"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr data-verdict="{c.check.verdict}"><td><span class="gp-verdict">{c.check.verdict}</span></td>'
+            f"<td>{html.escape(c.sentence)}</td><td>{html.escape(c.check.measured)}</td>"
+            f"<td>{html.escape(c.check.bound)}</td></tr>"
+            for c in self.claims
+        )
+        head = "".join(f'<th scope="col">{h}</th>' for h in ("verdict", "claim", "measured here", "bound"))
+        return f'<table class="gp-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def table() -> None:
+    """Display every claim that this notebook has decided so far, in the order of the first decision."""
+    _display(ClaimTable(_decided.values()))
+
+
+def digest(stored: dict) -> str:
+    """A short hash of what a claim says: its sentence and its bound. A record with another hash is stale."""
+    return hashlib.sha256(f"{stored['sentence']}\n{stored['bound']}".encode()).hexdigest()[:12]
+
+
+def from_notebook(notebook: dict, chapter: str) -> list[dict]:
+    """The claims among the outputs of a notebook (as parsed JSON), in order, each with its ``chapter``.
+
+    Raises:
+        ValueError: if a code cell was never executed, or if two outputs carry the same claim id.
+    """
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+    if any(cell.get("execution_count") is None for cell in code):
+        raise ValueError(f"{chapter}: has code cells that were never executed; run `make run C={chapter}` first")
+    found: dict[str, dict] = {}
+    for output in (output for cell in code for output in cell["outputs"]):
+        if stored := output.get("data", {}).get(MIME):
+            if stored["id"] in found:
+                raise ValueError(f"{chapter}: two cells make the claim {stored['id']!r}; give each its own id")
+            found[stored["id"]] = {**stored, "chapter": chapter}
+    return list(found.values())
+
+
+def read(path: str | Path) -> list[dict]:
+    """The claims that are stored in the notebook file ``path``.
+
+    Returns:
+        One dictionary a claim with at least ``id``, ``sentence``, ``verdict``, ``measured``, ``bound`` and ``chapter``.
+
+    Raises:
+        ValueError: if the file is not a notebook, or was never executed.
+    """
+    path = Path(path)
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook["cells"]
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is not a Jupyter notebook ({error})") from error
+    return from_notebook(notebook, path.stem)
+
+
+def read_all(paths: Iterable[str | Path]) -> list[dict]:
+    """The claims of several notebooks.
+
+    Raises:
+        ValueError: if no notebook is given, one can't be read, or two of them use one claim id.
+    """
+    paths = list(paths)
+    if not paths:
+        raise ValueError("paths is empty: name at least one notebook")
+    everything = [stored for path in paths for stored in read(path)]
+    chapter_of: dict[str, str] = {}
+    for stored in everything:
+        first = chapter_of.setdefault(stored["id"], stored["chapter"])
+        if first != stored["chapter"]:
+            raise ValueError(f"claim id {stored['id']!r} is used in {first} and in {stored['chapter']}; rename one")
+    return everything
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the verdicts stored in notebooks. Exit status 1 if a claim is refuted, 2 if a notebook can't be read."""
+    parser = argparse.ArgumentParser(prog="python -m gpbook_utils.claims", description=main.__doc__)
+    parser.add_argument("notebook", nargs="+", help="an executed notebook")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    options = parser.parse_args(arguments)
+    try:
+        stored = read_all(options.notebook)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(stored, indent=2, ensure_ascii=False))
+    else:
+        widths = [max((len(c[key]) for c in stored), default=0) for key in ("chapter", "verdict", "id")]
+        for c in stored:
+            print(f"{c['chapter']:{widths[0]}}  {c['verdict']:{widths[1]}}  {c['id']:{widths[2]}}  {c['sentence']}")
+        count = {verdict: sum(c["verdict"] == verdict for c in stored) for verdict in (HOLDS, REFUTED, UNOBSERVABLE)}
+        print(f"{len(stored)} claims: " + ", ".join(f"{n} {verdict}" for verdict, n in count.items()))
+    return int(any(c["verdict"] == REFUTED for c in stored))
+
+
+def _check(holds: bool, measured: str, bound: str, reason: str, slack: float) -> Check:
+    reason = _sentence(f"the reason of the bound {bound!r}", reason)
+    return Check(HOLDS if holds else REFUTED, measured, bound, reason, slack)
+
+
+def _positive_bound(name: str, measured, bound) -> tuple[float, float]:
+    measured, bound = _numbers(measured=measured, bound=bound)
+    if bound <= 0:
+        raise ValueError(f"{name}() needs a bound > 0; got {bound}")
+    return measured, bound
+
+
+def _numbers(**arguments) -> list[float]:
+    """Each argument as a float; only ``measured`` may be NaN or infinite, since a sabotaged cell may measure that."""
+    numbers = []
+    for name, value in arguments.items():
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{name} must be one real number; got {value!r}") from error
+        if name != "measured" and not math.isfinite(number):
+            raise ValueError(f"{name} must be finite; got {number}")
+        numbers.append(number)
+    return numbers
+
+
+def _truth_value(id: str, check) -> bool:
+    is_boolean_scalar = getattr(check, "ndim", None) == 0 and str(getattr(check, "dtype", "")).endswith("bool")
+    if isinstance(check, bool) or is_boolean_scalar:
+        return bool(check)
+    raise ValueError(
+        f"claim {id!r} needs a truth value or a check such as near(...) or within(...); "
+        f"got {type(check).__name__}: {check!r}"
+    )
+
+
+def _sentence(name: str, text) -> str:
+    if not isinstance(text, str) or not text.strip() or "\n" in text:
+        raise ValueError(f"{name} must be one non-empty line of text; got {text!r}")
+    return text
+
+
+def _guard_factor() -> float:
+    text = os.environ.get("GPBOOK_GUARD") or "0"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"the environment variable GPBOOK_GUARD must be a number such as 3; got {text!r}") from None
+
+
+def _display(thing) -> None:
+    from IPython.display import display  # here, so that reading verdicts back needs no notebook machinery
+
+    display(thing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Which machine is this? Its fingerprint, and running a command under a lower instruction set.
+
+``python -m gpbook_utils.machine`` prints the fingerprint; ``python -m gpbook_utils.machine lowered COMMAND ...`` runs a
+command with the processor's newer instructions switched off, after showing that this really changed something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gpytorch
+import linear_operator
+import numpy as np
+import torch
+
+# Settings that change which code computes a result. They are part of the fingerprint.
+SWITCHES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+)
+LOWERED = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OMP_NUM_THREADS": "1"}
+# MKL ignores MKL_ENABLE_INSTRUCTIONS on processors that are not Intel's; this branch of its code runs on all of them.
+COMPATIBLE = {"MKL_CBWR": "COMPATIBLE"}
+_SIMD = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+
+
+def fingerprint() -> dict:
+    """What can change a computed number on this machine, and nothing that names its user, its paths or its host.
+
+    Returns:
+        A flat dictionary of strings, numbers and lists, the same at each call in one process.
+
+    >>> sorted(fingerprint())[:4]
+    ['architecture', 'aten', 'blas', 'cpu']
+    """
+    return {
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "cpu": _cpu_name(),
+        "simd": _simd(),
+        "aten": torch.backends.cpu.get_cpu_capability(),
+        "blas": _blas(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "default dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "float32 matmul": torch.get_float32_matmul_precision(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": torch.__version__.split("+")[0],
+        "gpytorch": gpytorch.__version__,
+        "linear_operator": linear_operator.__version__,
+        "numpy": np.__version__,
+        "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
+    }
+
+
+def identity(print_: dict | None = None) -> str:
+    """A short name for a fingerprint (this machine's by default): readable words and a hash of the whole.
+
+    >>> identity() == identity(fingerprint())
+    True
+    """
+    print_ = fingerprint() if print_ is None else print_
+    whole = json.dumps(print_, sort_keys=True).encode()
+    words = [print_["cpu"], print_["aten"], f"{print_['threads']} threads", print_["switches"].get("MKL_CBWR", "")]
+    slug = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
+    return f"{slug}-{hashlib.sha256(whole).hexdigest()[:6]}"
+
+
+def probe() -> dict[str, str]:
+    """Which code computes: ATen's instruction set, and a hash of the bits of a matrix product and of a Cholesky factor.
+
+    The inputs come from NumPy's generator, whose stream does not depend on the instruction set.
+    """
+    A = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 300)))
+    gram = A @ A.T
+    results = {
+        "float32 product": A.float() @ A.float().T,
+        "product": gram,
+        "Cholesky": torch.linalg.cholesky(gram + 300 * torch.eye(300)),
+    }
+    bits = {name: hashlib.sha256(result.numpy().tobytes()).hexdigest()[:8] for name, result in results.items()}
+    return {"ATen": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads()), **bits}
+
+
+def probe_in(environment: dict[str, str]) -> dict[str, str]:
+    """:func:`probe` in a new process with the given environment variables added, and no other switch set.
+
+    Raises:
+        RuntimeError: if the process fails, with what it wrote.
+    """
+    child = subprocess.run(
+        [sys.executable, "-c", "import json; from gpbook_utils.machine import probe; print(json.dumps(probe()))"],
+        env={**{k: v for k, v in os.environ.items() if k not in SWITCHES}, **environment},
+        capture_output=True,
+        text=True,
+    )
+    if child.returncode:
+        raise RuntimeError(f"the probe failed under {environment}:\n{child.stderr}")
+    return json.loads(child.stdout)
+
+
+def lowered_environment() -> tuple[dict[str, str], str]:
+    """The environment variables that lower this machine's instruction set, and a report of what they change.
+
+    Returns:
+        The variables, with ``MKL_CBWR`` only where MKL's bits would otherwise stay, and the report as lines of text.
+
+    Raises:
+        RuntimeError: if the instruction set of an x86-64 processor does not change. Other processors have no lower
+            level in ATen; there one thread is all that the environment changes, and the report says so.
+    """
+    one_thread = {"OMP_NUM_THREADS": "1"}
+    before, after, environment = probe_in(one_thread), probe_in(LOWERED), dict(LOWERED)
+    bits = ("float32 product", "product", "Cholesky")
+    if "MKL" in _blas() and all(before[name] == after[name] for name in bits):
+        environment |= COMPATIBLE
+        after = probe_in(environment)
+    changed = [name for name in ("ATen", *bits) if before[name] != after[name]]
+    settings = " ".join(f"{name}={value}" for name, value in environment.items())
+    report = (
+        f"default, 1 thread: {before}\nlowered:           {after}\n"
+        f"settings: {settings}\nchanged: {', '.join(changed) or 'nothing'}"
+    )
+    if "ATen" not in changed and platform.machine() in ("x86_64", "AMD64"):
+        raise RuntimeError(f"the instruction set did not change; a second run would prove nothing here\n{report}")
+    return environment, report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print this machine's fingerprint, or run a command under the lowered instruction set."""
+    parser = argparse.ArgumentParser(prog="python -m gpbook_utils.machine", description=main.__doc__)
+    parser.add_argument("action", nargs="?", choices=["show", "lowered"], default="show")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="for lowered: the command and its arguments")
+    options = parser.parse_args(arguments)
+    if options.action == "show":
+        print(json.dumps({"machine": identity(), **fingerprint()}, indent=2))
+        return 0
+    if not options.command:
+        parser.error("lowered needs a command to run")
+    try:
+        environment, report = lowered_environment()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(report, flush=True)
+    return subprocess.run(options.command, env={**os.environ, **environment}).returncode
+
+
+def _cpu_name() -> str:
+    """Vendor, family and model rather than the brand name, which a virtual machine may hide or invent."""
+    if platform.system() == "Darwin":
+        return subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
+        ).stdout.strip()
+    info = _cpuinfo()
+    vendor = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}.get(
+        info.get("vendor_id", ""), info.get("CPU implementer", "")
+    )
+    model = info.get("model", info.get("CPU part", ""))
+    return f"{vendor or platform.machine()} {info.get('cpu family', '')} {model}".strip()
+
+
+def _simd() -> list[str]:
+    flags = set(_cpuinfo().get("flags", _cpuinfo().get("Features", "")).split())
+    return [name for name in _SIMD if name in flags]
+
+
+def _cpuinfo() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    first_core = path.read_text().split("\n\n")[0]
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first_core.splitlines())}
+
+
+def _blas() -> str:
+    match = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+    name = match.group(1).upper() if match else "unknown"
+    version = re.search(
+        r"(?:oneAPI Math Kernel Library|oneMKL|Math Kernel Library) Version ([\w.]+)", torch.__config__.show()
+    )
+    return f"{name} {version.group(1)}" if version else name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The book's figures: one style, one palette, alternative text that can't be forgotten."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+# Okabe and Ito's palette, without its yellow, which vanishes on white paper.
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#007A5A", "#A8568A", "#6B6B6B"
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, GREY)
+_PIXELS_PER_INCH = 100  # on the page; stored at twice that, for dense screens
+_STYLE = {
+    "axes.prop_cycle": plt.cycler(color=PALETTE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",  # shipped with matplotlib, so the same picture everywhere
+    "font.size": 10,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def figure(columns: int = 1, *, width: float = 7.0, height: float = 3.0, **options) -> tuple[Figure, Axes | np.ndarray]:
+    """A new figure in the book's style with ``columns`` axes side by side; sizes in inches.
+
+    Raises:
+        ValueError: for ``columns`` below 1.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1; got {columns}")
+    with plt.rc_context(_STYLE):
+        return plt.subplots(1, columns, figsize=(width, height), **options)
+
+
+def show(fig: Figure, *, alt: str, caption: str) -> None:
+    """Display a figure as png with its alternative text, then its caption; close it.
+
+    Args:
+        fig: the figure.
+        alt: what is seen, for readers who can't see it: at least one full sentence.
+        caption: what to conclude, in Markdown.
+
+    Raises:
+        ValueError: if ``alt`` or ``caption`` is not a sentence ending with a full stop.
+    """
+    for name, text in (("alt", alt), ("caption", caption)):
+        if not isinstance(text, str) or len(text) < 20 or not text.rstrip().endswith("."):
+            raise ValueError(f"{name} must be a sentence of at least 20 characters with a full stop; got {text!r}")
+    buffer = io.BytesIO()
+    with plt.rc_context(_STYLE):
+        # No Software entry: it would change the bytes with every release of matplotlib.
+        fig.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH, facecolor="white", metadata={"Software": None})
+    width = round(fig.get_figwidth() * _PIXELS_PER_INCH)
+    plt.close(fig)
+    bundle = {"image/png": _fewer_colours(buffer.getvalue()), "text/plain": alt}
+    display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+    display(Markdown(caption))
+
+
+def curves(
+    x, series: dict[str, Sequence[float]], *, xlabel: str, ylabel: str, alt: str, caption: str, ylim=None
+) -> None:
+    """Show named series of positive numbers against ``x``, both axes logarithmic.
+
+    Raises:
+        ValueError: if there is no series, or one has another length than ``x``, or a number is not positive and finite.
+    """
+    x = np.asarray(x, dtype=float)
+    values = {name: np.asarray(ys, dtype=float) for name, ys in series.items()}
+    for name, ys in {"x": x, **values}.items():
+        if ys.shape != x.shape or not (np.isfinite(ys) & (ys > 0)).all():
+            raise ValueError(f"{name} must hold {x.size} positive finite numbers; got {ys}")
+    if not values:
+        raise ValueError("series is empty: name at least one")
+    fig, ax = figure(height=3.2)
+    for marker, (name, ys) in zip(cycle("os^Dv"), values.items()):
+        ax.loglog(x, ys, marker=marker, markersize=4.5, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim)
+    if len(values) > 1:
+        ax.legend()
+    show(fig, alt=alt, caption=caption)
+
+
+def matrices(titled: dict[str, object], *, alt: str, caption: str) -> None:
+    """Show covariance matrices of one set of points side by side, each with its own colour scale from zero.
+
+    Raises:
+        ValueError: if there is none, or if one is not a matrix of finite numbers.
+    """
+    if not titled:
+        raise ValueError("titled is empty: give at least one matrix")
+    values = {title: np.asarray(matrix, dtype=float) for title, matrix in titled.items()}
+    for title, matrix in values.items():
+        if matrix.ndim != 2 or not np.isfinite(matrix).all():
+            raise ValueError(f"{title!r} must be a matrix of finite numbers; got shape {matrix.shape}")
+    fig, axes = figure(len(values), height=2.4, squeeze=False)
+    for ax, (title, matrix) in zip(axes[0], values.items(), strict=True):
+        picture = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=np.abs(matrix).max(), interpolation="nearest")
+        ax.set(title=title, xticks=[], yticks=[])
+        fig.colorbar(picture, ax=ax, shrink=0.8)
+    show(fig, alt=alt, caption=caption)
+
+
+def ruler(differences: dict[str, float], *, alt: str, caption: str, floor: float = 1e-17) -> None:
+    """Show named relative differences on the book's common logarithmic axis, from ``floor`` to a little above 1.
+
+    An exact zero is drawn hollow at the left edge and labelled "equal".
+
+    Raises:
+        ValueError: if empty, or if a difference is negative, NaN or infinite.
+    """
+    if not differences or not all(0 <= value < math.inf for value in differences.values()):
+        raise ValueError(f"differences must be non-empty, non-negative and finite; got {differences}")
+    fig, ax = figure(height=0.6 + 0.38 * len(differences))
+    for row, value in enumerate(differences.values()):
+        shown = max(value, floor)
+        ax.plot([floor, shown], [row, row], color=GREY, linewidth=1, zorder=1)
+        ax.scatter(shown, row, s=55, zorder=2, facecolor=BLUE if value else "white", edgecolor=BLUE, clip_on=False)
+        label = f"{value:.0e}" if value else "equal"
+        ax.annotate(label, (shown, row), (8, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(differences)), list(differences))
+    ax.set(xscale="log", xlim=(floor, 100), ylim=(len(differences) - 0.5, -0.5), xlabel="relative difference")
+    ax.set_xticks([10.0**power for power in range(-16, 1, 4)])
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0, pad=8)
+    show(fig, alt=alt, caption=caption)
+
+
+def _fewer_colours(png: bytes) -> bytes:
+    """The picture with a palette of 256 colours: a third of the size, and no difference to see in line art."""
+    with Image.open(io.BytesIO(png)) as picture:
+        small = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    small.save(out, format="png", optimize=True)
+    return out.getvalue()

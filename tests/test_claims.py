@@ -1,0 +1,202 @@
+"""Claims: their verdicts, their three forms, and what bad input gets."""
+
+import json
+import math
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from gpbook_utils import claims
+from gpbook_utils.claims import above, below, claim, near, unobservable, within
+
+WHY = "an example"
+
+
+def make_notebook(path, *outputs, execution_count=1):
+    cell = nbformat.v4.new_code_cell("1", execution_count=execution_count)
+    cell.outputs = [nbformat.v4.new_output("display_data", data=data) for data in outputs]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    return path
+
+
+def stored(id, verdict="holds"):
+    check = claims.Check(verdict)
+    return claims.Claim(id, "A sentence.", check)._repr_mimebundle_()
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [
+        (near(1.005, 1, rtol=1e-2, reason=WHY), "holds"),
+        (near(1.02, 1, rtol=1e-2, reason=WHY), "refuted"),
+        (near(-2, -2, rtol=1e-9, reason=WHY), "holds"),
+        (near(math.nan, 1, rtol=1e-2, reason=WHY), "refuted"),
+        (within(1e-7, 1e-8, 1e-6, reason=WHY), "holds"),
+        (within(0, 1e-8, 1e-6, reason=WHY), "refuted"),
+        (within(1e-5, 1e-8, 1e-6, reason=WHY), "refuted"),
+        (below(0, 1, reason=WHY), "holds"),
+        (below(1, 1, reason=WHY), "refuted"),
+        (below(math.inf, 1, reason=WHY), "refuted"),
+        (above(2, 1, reason=WHY), "holds"),
+        (above(1, 1, reason=WHY), "refuted"),
+        (above(math.nan, 1, reason=WHY), "refuted"),
+        (above(torch.tensor(2.0), 1, reason=WHY), "holds"),
+        (unobservable("no GPU"), "not observable here"),
+    ],
+)
+def test_verdicts(check, verdict):
+    assert check.verdict == verdict
+
+
+def test_slack_is_the_factor_to_the_nearer_bound():
+    assert within(1e-7, 1e-8, 1e-5, reason=WHY).slack == pytest.approx(10)
+    assert below(1, 4, reason=WHY).slack == pytest.approx(4)
+    assert above(8, 2, reason=WHY).slack == pytest.approx(4)
+    assert near(1.001, 1, rtol=1e-2, reason=WHY).slack == pytest.approx(10)
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), torch.tensor(True), torch.equal(torch.ones(1), torch.ones(1))])
+def test_truth_values(value, capsys):
+    claim("a-claim", "A sentence.", value)
+    assert capsys.readouterr().out == "[holds] a-claim: A sentence.\n"
+
+
+@pytest.mark.parametrize("value", [1, 0.0, None, "yes", torch.ones(2, dtype=torch.bool), torch.tensor(1.0), np.ones(1)])
+def test_what_is_not_a_truth_value_is_refused(value):
+    with pytest.raises(ValueError, match="'a-claim' needs a truth value"):
+        claim("a-claim", "A sentence.", value)
+
+
+@pytest.mark.parametrize("id", ["Upper", "two words", "", "under_score", "-x", 3])
+def test_bad_ids_are_refused(id):
+    with pytest.raises(ValueError, match="claim id"):
+        claim(id, "A sentence.", True)
+
+
+@pytest.mark.parametrize("sentence", ["", "No full stop", "Two\nlines.", None])
+def test_bad_sentences_are_refused(sentence):
+    with pytest.raises(ValueError, match="sentence of claim 'a-claim'"):
+        claim("a-claim", sentence, True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: near(1, 0, rtol=1, reason=WHY), "non-zero reference"),
+        (lambda: near(1, 1, rtol=0, reason=WHY), "rtol > 0"),
+        (lambda: near(1, math.nan, rtol=1, reason=WHY), "reference must be finite"),
+        (lambda: near("much", 1, rtol=1, reason=WHY), "measured must be one real number"),
+        (lambda: near(torch.ones(2), 1, rtol=1, reason=WHY), "measured must be one real number"),
+        (lambda: within(1, 2, 1, reason=WHY), "0 < low < high"),
+        (lambda: within(1, 0, 1, reason=WHY), "0 < low < high"),
+        (lambda: below(1, -1, reason=WHY), "bound > 0"),
+        (lambda: above(1, math.inf, reason=WHY), "bound must be finite"),
+        (lambda: above(1, 1, reason=""), "reason"),
+        (lambda: unobservable(" "), "reason"),
+    ],
+)
+def test_bad_bounds_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_plain_text_has_no_digit_until_the_claim_is_refuted():
+    good = claims.Claim("small", "It is small.", below(1.234e-9, 1, reason=WHY))
+    bad = claims.Claim("small", "It is small.", below(1.234, 1, reason=WHY))
+    assert repr(good) == "[holds] small: It is small."
+    assert repr(bad) == "[refuted] small: It is small. (measured 1.23; needed below 1)"
+    assert "1.23e-09" in good._repr_html_()
+
+
+def test_html_escapes_and_json_is_strict():
+    one = claims.Claim("less", "a < b.", claims.near(1, 1, rtol=1, reason="a & b"))
+    assert "a &lt; b." in one._repr_html_() and "a &amp; b" in one._repr_html_()
+    assert json.loads(json.dumps(one.to_json(), allow_nan=False))["slack"] is None
+
+
+def test_deciding_again_replaces(monkeypatch, capsys):
+    monkeypatch.setattr(claims, "_decided", {})
+    claim("first", "One.", True)
+    claim("second", "Two.", True)
+    claim("first", "One.", False)
+    capsys.readouterr()
+    claims.table()
+    assert capsys.readouterr().out == "[refuted] first: One.\n[holds] second: Two.\n"
+
+
+def test_guard_mode(monkeypatch):
+    monkeypatch.setenv("GPBOOK_GUARD", "3")
+    claim("wide", "It is small.", below(1, 4, reason=WHY))
+    with pytest.raises(claims.GuardError, match="by a factor 2 only, the guard asks for 3"):
+        claim("narrow", "It is small.", below(1, 2, reason=WHY))
+    claim("fallen", "It is small.", below(2, 1, reason=WHY))  # a refuted claim is reported as such
+    monkeypatch.setenv("GPBOOK_GUARD", "much")
+    with pytest.raises(ValueError, match="GPBOOK_GUARD"):
+        claim("wide", "It is small.", below(1, 4, reason=WHY))
+
+
+def test_verdicts_are_logged(monkeypatch, tmp_path):
+    log = tmp_path / "log"
+    monkeypatch.setenv("GPBOOK_VERDICTS", str(log))
+    claim("one", "One.", True)
+    claim("two", "Two.", unobservable("no GPU"))
+    assert [json.loads(line)["verdict"] for line in log.read_text().splitlines()] == ["holds", "not observable here"]
+
+
+def test_reading_back(tmp_path):
+    path = make_notebook(tmp_path / "01_one.ipynb", stored("a"), {"text/plain": "no claim"}, stored("b", "refuted"))
+    assert [(c["id"], c["verdict"], c["chapter"]) for c in claims.read(path)] == [
+        ("a", "holds", "01_one"),
+        ("b", "refuted", "01_one"),
+    ]
+
+
+def test_reading_what_is_no_notebook(tmp_path):
+    (tmp_path / "a.ipynb").write_text("{")
+    (tmp_path / "b.ipynb").write_text("[]")
+    for name, message in [
+        ("a", "is not a Jupyter notebook"),
+        ("b", "is not a Jupyter notebook"),
+        ("c", "cannot be read"),
+    ]:
+        with pytest.raises(ValueError, match=rf"{name}\.ipynb: {message}"):
+            claims.read(tmp_path / f"{name}.ipynb")
+
+
+def test_reading_what_was_never_executed(tmp_path):
+    path = make_notebook(tmp_path / "01_one.ipynb", execution_count=None)
+    with pytest.raises(ValueError, match="01_one: has code cells that were never executed"):
+        claims.read(path)
+
+
+def test_an_id_may_be_used_once(tmp_path):
+    first, second = (make_notebook(tmp_path / f"0{i}_x.ipynb", stored("same")) for i in (1, 2))
+    with pytest.raises(ValueError, match="'same' is used in 01_x and in 02_x"):
+        claims.read_all([first, second])
+    twice = make_notebook(tmp_path / "03_x.ipynb", stored("same"), stored("same"))
+    with pytest.raises(ValueError, match="03_x: two cells make the claim 'same'"):
+        claims.read(twice)
+    with pytest.raises(ValueError, match="paths is empty"):
+        claims.read_all([])
+
+
+def test_command_line(tmp_path, capsys):
+    good = make_notebook(tmp_path / "01_x.ipynb", stored("good"), stored("unseen", "not observable here"))
+    bad = make_notebook(tmp_path / "02_x.ipynb", stored("bad", "refuted"))
+    assert claims.main([str(good)]) == 0
+    assert "2 claims: 1 holds, 0 refuted, 1 not observable here" in capsys.readouterr().out
+    assert claims.main([str(good), str(bad), "--json"]) == 1
+    listed = json.loads(capsys.readouterr().out)
+    assert [(c["id"], c["chapter"]) for c in listed] == [("good", "01_x"), ("unseen", "01_x"), ("bad", "02_x")]
+    assert claims.main([str(tmp_path / "03_x.ipynb")]) == 2
+    assert "03_x.ipynb: cannot be read" in capsys.readouterr().err
+
+
+def test_runs_as_a_module(tmp_path):
+    path = make_notebook(tmp_path / "01_x.ipynb", stored("bad", "refuted"))
+    done = subprocess.run([sys.executable, "-m", "gpbook_utils.claims", path], capture_output=True, text=True)
+    assert done.returncode == 1 and "refuted" in done.stdout

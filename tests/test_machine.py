@@ -1,0 +1,67 @@
+"""The fingerprint, the probes, and running under a lower instruction set."""
+
+import getpass
+import json
+import os
+import platform
+import socket
+import sys
+
+import pytest
+
+from gpbook_utils import machine
+
+
+def test_the_fingerprint_names_no_one():
+    text = json.dumps(machine.fingerprint())
+    assert json.loads(text) == machine.fingerprint()
+    for private in (
+        socket.gethostname(),
+        getpass.getuser() if os.getuid() else "/root",
+        os.getcwd(),
+        os.path.expanduser("~"),
+    ):
+        assert private not in text
+
+
+def test_identity_follows_the_fingerprint():
+    here = machine.fingerprint()
+    assert machine.identity() == machine.identity(here)
+    assert machine.identity(here | {"torch": "0"}) != machine.identity(here)
+    assert machine.identity(here).replace("-", "").isalnum()
+
+
+def test_a_probe_repeats():
+    assert machine.probe_in({"OMP_NUM_THREADS": "1"}) == machine.probe_in({"OMP_NUM_THREADS": "1"})
+
+
+def test_a_failing_probe_says_so(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="the probe failed"):
+        machine.probe_in({})
+
+
+x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="only x86-64 has lower levels")
+
+
+@x86
+def test_lowering_reaches_the_command(capfd):
+    show = "import json, torch; print(torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())"
+    assert machine.main(["lowered", sys.executable, "-c", show]) == 0
+    out = capfd.readouterr().out
+    assert out.splitlines()[-1] == "DEFAULT 1" and "changed: ATen" in out
+
+
+@x86
+def test_a_lowering_that_changes_nothing_is_an_error(monkeypatch, capsys):
+    monkeypatch.setattr(machine, "LOWERED", {"OMP_NUM_THREADS": "1"})
+    monkeypatch.setattr(machine, "COMPATIBLE", {})
+    assert machine.main(["lowered", "true"]) == 1
+    assert "the instruction set did not change" in capsys.readouterr().err
+
+
+def test_the_command_s_status_is_returned(monkeypatch):
+    monkeypatch.setattr(machine, "lowered_environment", lambda: ({}, "report"))
+    assert machine.main(["lowered", sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    with pytest.raises(SystemExit):
+        machine.main(["lowered"])

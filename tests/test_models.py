@@ -1,0 +1,141 @@
+"""Data, models and training: what they promise, and what bad input gets."""
+
+import gpytorch
+import pytest
+import torch
+
+from gpbook_utils import data
+from gpbook_utils.models import (
+    ExactModel,
+    bitwise_equal,
+    marginal_likelihood,
+    posterior,
+    prior_covariance,
+    trend_and_season,
+)
+from gpbook_utils.training import fit, fit_in_turns
+
+X = torch.linspace(0, 1, 8, dtype=torch.float64).unsqueeze(-1)
+Y = torch.sin(6 * X).squeeze(-1)
+
+
+@pytest.fixture(autouse=True)
+def global_state_is_left_alone():
+    before = torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
+    yield
+    after = torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
+    assert before[:2] == after[:2] and torch.equal(before[2], after[2])
+
+
+def test_tables():
+    co2, seattle = data.load("co2"), data.load("seattle", dtype=torch.float32)
+    assert co2.x.shape == (521, 1) and co2.y.shape == (521,) and co2.x.dtype == torch.float64
+    assert seattle.x.shape == (1461, 1) and seattle.y.dtype == torch.float32
+    for table in (co2, seattle):
+        assert (table.x.diff(dim=0) > 0).all() and torch.isfinite(table.y).all()
+        assert table.source and table.licence == "public domain" and table.y_unit in repr(table)
+        assert abs(table.standardised.mean()) < 1e-5 and table.standardised.std() == pytest.approx(1, rel=1e-5)
+    assert co2.y.min() > 300 and co2.y.max() < 400  # ppm, 1958 to 2001
+    assert co2.x[0] == pytest.approx(1958 + 2.5 / 12)
+    assert seattle.x[366] == pytest.approx(366 / 365.25)  # 2012 was a leap year
+
+
+def test_bad_tables():
+    with pytest.raises(ValueError, match="name must be one of 'co2', 'seattle'; got 'co3'"):
+        data.load("co3")
+    for dtype in (torch.int64, "float64"):
+        with pytest.raises(ValueError, match="dtype"):
+            data.load("co2", dtype=dtype)
+
+
+def test_models_share_nothing_by_default():
+    a, b = ExactModel(X, Y), ExactModel(X, Y)
+    assert not {id(p) for p in a.parameters()} & {id(p) for p in b.parameters()}
+
+
+@pytest.mark.parametrize("kernel", [gpytorch.kernels.RBFKernel, trend_and_season])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_null_control(kernel, dtype):
+    a, b = (ExactModel(X.to(dtype), Y.to(dtype), kernel()) for _ in range(2))
+    assert all(bitwise_equal(a, b, X.to(dtype)).values())
+    fit_in_turns(a, b, steps=5)
+    assert all(bitwise_equal(a, b, X.to(dtype)).values())
+    b.likelihood.noise = 2 * b.likelihood.noise.detach()
+    assert bitwise_equal(a, b, X.to(dtype)) == {"prior": True, "posterior": False, "likelihood": False}
+
+
+def test_trend_and_season_keeps_its_year():
+    model = ExactModel(X, Y, trend_and_season())
+    fit(model, steps=3)
+    assert model.covar_module.kernels[1].base_kernel.period_length.item() == pytest.approx(1, abs=1e-6)
+    assert model.covar_module.kernels[0].base_kernel.lengthscale.item() != 10
+
+
+def test_the_marginal_likelihood_is_the_density_of_the_targets():
+    model = ExactModel(X, Y)
+    system = prior_covariance(model, X) + model.likelihood.noise.detach() * torch.eye(8)
+    density = torch.distributions.MultivariateNormal(torch.zeros(8, dtype=X.dtype), system).log_prob(Y)
+    assert marginal_likelihood(model).item() == pytest.approx(density.item() / 8, rel=1e-12)
+
+
+def test_the_posterior_is_the_textbook_formula_and_never_stale():
+    model = ExactModel(X, Y)
+    posterior(model, X)
+    model.covar_module.lengthscale = 0.3  # after a prediction: GPyTorch's caches would be stale
+    K = prior_covariance(model, X)
+    gain = K @ torch.linalg.inv(K + model.likelihood.noise.detach() * torch.eye(8))
+    result = posterior(model, X)
+    assert torch.allclose(result.mean, gain @ Y, atol=1e-10)
+    assert torch.allclose(result.covariance_matrix, K - gain @ K, atol=1e-10)
+
+
+def test_training_in_turns_is_training_alone_unless_something_is_shared():
+    a, b, alone = ExactModel(X, Y), ExactModel(X, Y), ExactModel(X, Y)
+    losses = fit_in_turns(a, b, steps=10)
+    assert torch.equal(losses[:, 0], fit(alone, steps=10)) and torch.equal(losses[:, 0], losses[:, 1])
+    assert losses.shape == (10, 2) and losses[-1, 0] < losses[0, 0]
+    likelihood = gpytorch.likelihoods.GaussianLikelihood()
+    c, d = ExactModel(X, Y, likelihood=likelihood), ExactModel(X, Y, likelihood=likelihood)
+    fit_in_turns(c, d, steps=10)
+    assert not torch.equal(prior_covariance(c, X), prior_covariance(d, X))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, Y.unsqueeze(-1), r"Call y.squeeze\(-1\)"),
+        (X.squeeze(-1), Y, r"x must have shape \(n, d\)"),
+        (X, Y[:3], r"got \(8, 1\) and \(3,\)"),
+        (X[:0], Y[:0], "x is empty"),
+        (X, Y.float(), "one dtype"),
+        (X.int(), Y, "x must be a floating-point tensor"),
+        (X.numpy(), Y, "x must be a floating-point tensor .*got ndarray"),
+        (X, Y / 0, "y has NaN or infinite"),
+    ],
+)
+def test_bad_data(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        ExactModel(x, y)
+
+
+def test_bad_training():
+    model = ExactModel(X, Y)
+    before = [p.clone() for p in model.parameters()]
+    for options in ({"steps": 0}, {"steps": 2.0}, {"lr": 0}, {"lr": -1}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            fit(model, **options)
+    with pytest.raises(ValueError, match="at least one model"):
+        fit_in_turns()
+    assert all(map(torch.equal, before, model.parameters()))
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    model = ExactModel(X, Y)
+    model.mean_module.constant.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the loss of model 0 at step 0"):
+        fit(model, steps=2)
+
+
+def test_a_model_without_a_kernel():
+    with pytest.raises(ValueError, match="covar_module"):
+        prior_covariance(torch.nn.Identity(), X)

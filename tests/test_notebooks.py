@@ -1,0 +1,305 @@
+"""Running chapters: stored when complete, otherwise untouched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from gpbook_utils import claims, notebooks
+
+
+def write(path, *sources, notebook=None):
+    notebook = notebook or v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources])
+    nbformat.write(notebook, path)
+    return path
+
+
+def start(folder, chapter):
+    """The command in a process of its own."""
+    program = [sys.executable, "-m", "gpbook_utils.notebooks", "run", chapter, "--folder", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(notebooks.PACKAGE.parent)}
+    return subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def beside(path):
+    return [file.name for file in sorted(path.parent.iterdir())]
+
+
+# With a kernel ---------------------------------------------------------------------------------
+
+
+def test_run_stores_a_quiet_complete_notebook_and_again_the_same_bytes(tmp_path, monkeypatch):
+    installed = tmp_path / "kernels" / "python3"  # a kernel specification that names another Python
+    installed.mkdir(parents=True)
+    (installed / "kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    stale = v4.new_code_cell("import os, sys\nprint('a')\nprint('b', flush=True)\nprint('c')", execution_count=9)
+    stale.metadata["execution"] = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
+    where = v4.new_code_cell("os.path.basename(os.getcwd()), os.path.samefile(sys.executable, PYTHON)")
+    where.source = where.source.replace("PYTHON", repr(sys.executable))
+    claim = v4.new_code_cell("from gpbook_utils.claims import claim\nclaim('two-is-even', 'Two is even.', True)")
+    skipped = v4.new_code_cell("'has run'", metadata={"tags": ["skip-execution", "raises-exception"]})
+    cells = [v4.new_markdown_cell("# Title"), stale, where, claim, skipped]
+    notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "no-such-kernel", "display_name": "x"}})
+    (tmp_path / "book").mkdir()
+    path = write(tmp_path / "book" / "01_small.ipynb", notebook=notebook)
+    path.chmod(0o640)
+
+    notebooks.run(path)
+    stored, content = notebooks.read(path), path.read_bytes()
+    code = [cell for cell in stored.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert [output.text for output in code[0].outputs] == ["a\nb\nc\n"]
+    assert code[1].outputs[0].data["text/plain"] == "('book', True)"
+    assert claims.read(path)[0]["verdict"] == "holds"
+    assert "execution" not in code[0].metadata
+    assert stored.metadata["kernelspec"]["name"] == "python3"
+    assert "version" not in stored.metadata["language_info"]
+    assert notebooks.is_stale(stored) is None
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert beside(path) == ["01_small.ipynb"]
+
+    notebooks.run(path)
+    assert path.read_bytes() == content
+
+
+def test_a_failing_cell_is_named_and_the_file_is_untouched(tmp_path):
+    fails = v4.new_code_cell("\n# why\nx + y", metadata={"tags": ["raises-exception"]})
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("x = 1"), fails, v4.new_code_cell("x")])
+    path = write(tmp_path / "01_fails.ipynb", notebook=notebook)
+    before = path.read_bytes()
+    with pytest.raises(notebooks.ChapterError) as error:
+        notebooks.run(path)
+    assert str(error.value) == "01_fails.ipynb: cell 2 ('# why') failed: NameError: name 'y' is not defined"
+    assert path.read_bytes() == before and beside(path) == ["01_fails.ipynb"]
+
+
+def test_a_cell_that_takes_too_long_and_a_kernel_that_dies(tmp_path):
+    slow = v4.new_notebook(cells=[v4.new_code_cell("import time; time.sleep(60)")])
+    with pytest.raises(notebooks.ChapterError, match=r"slow: cell 1 \('import time.* took longer than 1 s"):
+        notebooks.execute(slow, tmp_path, timeout=1, name="slow")
+    dead = v4.new_notebook(cells=[v4.new_code_cell("1"), v4.new_code_cell("import os; os._exit(1)")])
+    with pytest.raises(notebooks.ChapterError, match=r"notebook: cell 2 .* the kernel died"):
+        notebooks.execute(dead, tmp_path)
+    assert dead.cells[0].execution_count is None  # it ran a copy
+
+
+def test_a_claim_that_the_guard_refuses_fails_the_run(tmp_path, monkeypatch, capsys):
+    source = "from gpbook_utils.claims import *\nclaim('tight', 'Tight.', below(2, 3, reason='an example'))"
+    path = write(tmp_path / "01_tight.ipynb", source)
+    before = path.read_bytes()
+    monkeypatch.setenv("GPBOOK_GUARD", "3")
+    assert notebooks.main(["run", "1", "--folder", str(tmp_path)]) == 1
+    problem = capsys.readouterr().err
+    assert problem.startswith("01_tight.ipynb: cell 1") and "GuardError" in problem
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_runner_that_is_killed_leaves_the_old_file_and_no_kernel(tmp_path, how):
+    sources = [
+        "print('new output')",
+        "import os, pathlib",
+        "pathlib.Path('pid').write_text(str(os.getpid()) + '.')",
+    ]
+    path = write(tmp_path / "01_long.ipynb", *sources, "import time; time.sleep(300)")
+    before, pid = path.read_bytes(), tmp_path / "pid"
+    runner = start(tmp_path, "01")
+    wait_until(lambda: pid.exists() and pid.read_text().endswith("."))
+    runner.send_signal(how)
+    _, problem = runner.communicate()
+    if how == signal.SIGINT:
+        # The interrupted kernel may write there too.
+        assert any(line.startswith("01_long.ipynb: cell 4") for line in problem.splitlines()), problem
+    assert path.read_bytes() == before and beside(path) == ["01_long.ipynb", "pid"]
+    wait_until(lambda: not is_running(int(pid.read_text().rstrip("."))))
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")  # where nobody collects orphans, a dead one stays as a zombie
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+# Without a kernel ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Replaces the kernel: each code cell gets a count and, if it is a claim, the claim's output."""
+
+    def execute(notebook, folder, timeout=600, name="notebook"):
+        notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+        for count, cell in enumerate(notebook.cells, 1):
+            cell.execution_count = count
+            if cell.source in {claims.HOLDS, claims.REFUTED}:
+                claim = claims.Claim(f"claim-{count}", "It is so.", claims.Check(cell.source, "0.5", "below 0.1"))
+                cell.outputs = [v4.new_output("display_data", claim._repr_mimebundle_())]
+        return notebook
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+
+
+def test_a_refuted_claim_is_not_stored_unless_allowed(tmp_path, executed):
+    path = write(tmp_path / "01_refuted.ipynb", "holds", "refuted")
+    before = path.read_bytes()
+    with pytest.raises(notebooks.ChapterError, match=r"refutes\n  claim-2: It is so. \(measured 0.5\)$"):
+        notebooks.run(path)
+    assert path.read_bytes() == before
+    notebooks.run(path, allow_refuted=True)
+    assert [claim["verdict"] for claim in claims.read(path)] == ["holds", "refuted"]
+
+
+def test_an_edit_during_the_run_is_not_overwritten(tmp_path, monkeypatch):
+    path = write(tmp_path / "01_edited.ipynb", "1")
+
+    def execute(notebook, *arguments, **options):
+        write(path, "2")
+        notebook.cells[0].execution_count = 1
+        return notebook
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    with pytest.raises(notebooks.ChapterError, match="01_edited.ipynb: not stored, the file was edited"):
+        notebooks.run(path)
+    assert notebooks.read(path).cells[0].source == "2"
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+def test_a_disk_that_fails_leaves_the_old_file_and_no_litter(tmp_path, executed, monkeypatch, step):
+    path = write(tmp_path / "01_full.ipynb", "holds")
+    before = path.read_bytes()
+
+    def no_space(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(notebooks.os, step, no_space)
+    with pytest.raises(OSError, match="No space"):
+        notebooks.run(path)
+    assert path.read_bytes() == before and beside(path) == ["01_full.ipynb"]
+
+
+def test_a_file_with_the_same_content_keeps_its_date(tmp_path):
+    path = tmp_path / "record.json"
+    notebooks.replace_file(path, "{}\n")
+    os.utime(path, (1, 1))
+    notebooks.replace_file(path, "{}\n")
+    assert path.stat().st_mtime == 1
+    notebooks.replace_file(path, "[]\n")
+    assert path.read_text() == "[]\n" and path.stat().st_mtime > 1
+
+
+def test_stale_after_a_change_of_code_or_package_but_not_of_prose(tmp_path, executed, monkeypatch):
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("holds")])
+    assert "never stored" in notebooks.is_stale(notebook)
+    path = write(tmp_path / "01_x.ipynb", notebook=notebook)
+    notebooks.run(path)
+    stored = notebooks.read(path)
+    stored.cells.insert(0, v4.new_markdown_cell("More prose."))
+    assert notebooks.is_stale(stored) is None
+    monkeypatch.setattr(notebooks, "package_hash", lambda: "another")
+    assert "gpbook_utils changed" in notebooks.is_stale(stored)
+    stored.cells[1].source += " "
+    assert "code cells changed" in notebooks.is_stale(stored)
+
+
+def test_the_hash_of_the_chapter_sees_how_code_is_split_into_cells():
+    hashes = {
+        notebooks.chapter_hash(v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources]))
+        for sources in (["a\nb"], ["a", "b"], ["b", "a"], ["ab"], [])
+    }
+    assert len(hashes) == 5
+
+
+def test_the_hash_of_the_package_sees_modules_and_tables_only(tmp_path):
+    def put(name, text):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(text)
+        return notebooks.package_hash(tmp_path)
+
+    first = put("a.py", b"x = 1\n")
+    assert put("a.py", b"x = 1\r\n") == first
+    assert put("__pycache__/a.pyc", b"1") == put(".a.py", b"1") == put("notes.txt", b"1") == first
+    changes = [
+        first,
+        put("a.py", b"x = 2\n"),
+        put("b.py", b""),
+        put("tables/t.csv", b"1"),
+        put("tables/t.csv", b"2"),
+    ]
+    assert len(set(changes)) == 5
+
+
+def test_chapters_are_in_reading_order_and_the_ledger_is_last(tmp_path):
+    for name in ["verdicts", "10_b", "02_a", "Untitled"]:
+        write(tmp_path / f"{name}.ipynb", "1")
+    assert [path.stem for path in notebooks.chapters(tmp_path)] == ["02_a", "10_b", "verdicts"]
+    for wanted in ["2", "02", "a", "02_a", "02_a.ipynb", "chapters/02_a.ipynb"]:
+        assert [path.stem for path in notebooks.select(tmp_path, wanted)] == ["02_a"]
+    assert [path.stem for path in notebooks.select(tmp_path, "verdicts")] == ["verdicts"]
+    assert len(notebooks.select(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("wanted", ["3", "20", "0", "Untitled", ".."])
+def test_an_unknown_chapter_is_an_error_that_lists_those_there_are(tmp_path, capsys, wanted):
+    write(tmp_path / "02_a.ipynb", "1")
+    assert notebooks.main(["run", wanted, "--folder", str(tmp_path)]) == 2
+    assert f"there is no chapter {wanted!r}; there are: 02_a" in capsys.readouterr().err
+
+
+def test_a_folder_without_chapters_is_an_error(tmp_path, capsys):
+    assert notebooks.main(["run", "--folder", str(tmp_path)]) == 2
+    assert "no chapters NN_name.ipynb here" in capsys.readouterr().err
+
+
+def test_the_command_prints_seconds_and_stops_at_the_first_problem(tmp_path, capsys, executed):
+    for name, source in [("01_a", "holds"), ("02_b", "refuted"), ("03_c", "holds")]:
+        write(tmp_path / f"{name}.ipynb", source)
+    assert notebooks.main(["run", "--folder", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.split()[0::3] == ["01_a"] and printed.out.endswith(" s\n")
+    assert "02_b.ipynb: not stored, this run refutes" in printed.err
+    assert notebooks.is_stale(notebooks.read(tmp_path / "03_c.ipynb"))
+
+
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (b'{"cells": [', "Expecting value"),
+        (b"", "Expecting value"),
+        (b"[]", "TypeError"),
+        (b'{"cells": []}', "KeyError: 'nbformat'"),
+        (b'{"nbformat": 3, "worksheets": []}', "notebook format 3, needed 4"),
+        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code"}]}', "Error"),
+        (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "Error"),
+        (b"\xff\xfe", "UnicodeDecodeError"),
+    ],
+)
+def test_a_corrupt_notebook_is_named_and_left_alone(tmp_path, capsys, content, says):
+    path = tmp_path / "01_torn.ipynb"
+    path.write_bytes(content)
+    assert notebooks.main(["run", "1", "--folder", str(tmp_path)]) == 1
+    problem = capsys.readouterr().err
+    assert "01_torn.ipynb: is not a Jupyter notebook" in problem and says in problem
+    assert path.read_bytes() == content
+
+
+def test_a_missing_notebook_is_named(tmp_path):
+    with pytest.raises(ValueError, match="01_gone.ipynb: cannot be read: No such file"):
+        notebooks.run(tmp_path / "01_gone.ipynb")

@@ -1,0 +1,66 @@
+"""Figures: alternative text is demanded, bytes repeat, bad input is named."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpbook_utils import plots
+
+WORDS = {"alt": "A sentence that says what is seen.", "caption": "A sentence that says what to conclude."}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    outputs = []
+    monkeypatch.setattr(plots, "display", lambda thing, **options: outputs.append((thing, options)))
+    return outputs
+
+
+def test_a_figure_carries_its_text_and_repeats_byte_for_byte(shown):
+    for _ in range(2):
+        plots.curves([1, 10], {"a line": [1e-3, 1]}, xlabel="x", ylabel="y", **WORDS)
+    (first, options), (caption, _), (second, _), _ = shown
+    assert first["image/png"] == second["image/png"]
+    assert first["text/plain"] == WORDS["alt"] and caption.data == WORDS["caption"]
+    metadata = options["metadata"]["image/png"]
+    picture = Image.open(io.BytesIO(first["image/png"]))
+    assert metadata["alt"] == WORDS["alt"] and picture.width == 2 * metadata["width"]
+
+
+def test_every_kind_of_figure(shown):
+    plots.matrices({"one": np.eye(3), "two": np.ones((3, 3))}, **WORDS)
+    plots.ruler({"equal": 0.0, "large": 0.5}, **WORDS)
+    assert len(shown) == 4
+
+
+def test_the_reader_s_style_is_left_alone(shown):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.ruler({"equal": 0.0}, **WORDS)
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.ruler({"a": 1.0}, alt="a.png", caption=WORDS["caption"]), "alt must be a sentence"),
+        (lambda: plots.ruler({"a": 1.0}, alt=WORDS["alt"], caption=""), "caption must be a sentence"),
+        (lambda: plots.ruler({}, **WORDS), "differences"),
+        (lambda: plots.ruler({"a": float("nan")}, **WORDS), "differences"),
+        (lambda: plots.ruler({"a": -1.0}, **WORDS), "differences"),
+        (lambda: plots.matrices({}, **WORDS), "titled is empty"),
+        (lambda: plots.matrices({"a": np.ones(3)}, **WORDS), "'a' must be a matrix"),
+        (lambda: plots.matrices({"a": np.full((2, 2), np.nan)}, **WORDS), "'a' must be a matrix"),
+        (lambda: plots.curves([1, 2], {"a": [1]}, xlabel="", ylabel="", **WORDS), "a must hold 2 positive"),
+        (lambda: plots.curves([1, 2], {"a": [1, 0]}, xlabel="", ylabel="", **WORDS), "a must hold 2 positive"),
+        (lambda: plots.curves([1, 2], {}, xlabel="", ylabel="", **WORDS), "series is empty"),
+        (lambda: plots.figure(0), "columns must be at least 1"),
+    ],
+)
+def test_bad_input(shown, draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+    assert not shown
