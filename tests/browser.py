@@ -1,0 +1,208 @@
+"""Checks of a built page in a real browser. Each check returns what is wrong with the page, in words."""
+
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlparse
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, Page, Playwright
+
+from book_theme.figures import problem_with_alt
+
+INSTALL = "sudo apt-get install chromium, or: python -m playwright install --with-deps chromium"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MAC_APPS = ("Google Chrome", "Chromium")
+# The browser itself must not call home either, or its own requests would be taken for the page's.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+WIDTHS = (390, 1280)  # a phone, a desk
+
+
+def find_browser(playwright: Playwright) -> str | None:
+    """Path of a Chromium: the one CHROMIUM names, the system's, or Playwright's own; None if there is none."""
+    if named := os.environ.get("CHROMIUM"):
+        return named if Path(named).exists() else None
+    apps = [f"/Applications/{app}.app/Contents/MacOS/{app}" for app in MAC_APPS]
+    candidates = [*map(shutil.which, NAMES), *apps, playwright.chromium.executable_path]
+    return next((path for path in candidates if path and Path(path).exists()), None)
+
+
+def require_browser(playwright: Playwright) -> str:
+    """Path of a Chromium; without one the test is skipped, and fails where CI=true."""
+    if path := find_browser(playwright):
+        return path
+    message = f"no Chromium found (CHROMIUM={os.environ.get('CHROMIUM', '')!r}); install one: {INSTALL}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files and keeps no log."""
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder on a free local port; yields its address."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def visit(context: BrowserContext, url: str) -> tuple[Page, list[str]]:
+    """Open a page and wait until it and its fonts are there.
+
+    Requests to any other host are blocked and reported, as are failed requests and errors of scripts.
+    The list keeps filling while the page is open.
+    """
+    host = urlparse(url).netloc
+    problems: list[str] = []
+    page = context.new_page()
+
+    def local_only(route):
+        if urlparse(route.request.url).netloc == host:
+            route.continue_()
+        else:
+            problems.append(f"outside request: {route.request.url}")
+            route.abort()
+
+    page.route("**/*", local_only)
+    page.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+    page.on("websocket", lambda socket: problems.append(f"outside request: {socket.url}"))
+    page.on("response", lambda r: r.status >= 400 and problems.append(f"status {r.status}: {r.url}"))
+    page.goto(url)
+    page.wait_for_function(
+        # A page that only redirects, as index.html does, is not there yet.
+        "document.readyState === 'complete' && document.fonts.status === 'loaded'"
+        " && !document.querySelector('meta[http-equiv=Refresh]')"
+    )
+    return page, problems
+
+
+def raw_maths(page: Page) -> list[str]:
+    """TeX that a reader would see as such, and formulas without an extent."""
+    return page.evaluate(
+        r"""() => {
+          const found = [];
+          const tex = /\\\(|\\\[|\$\$|\$[^$\n]+\$|\\[a-zA-Z]{2,}/;
+          const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+          while (texts.nextNode()) {
+            const node = texts.currentNode;
+            if (node.parentElement.closest("pre, code, script, style, noscript")) continue;
+            if (tex.test(node.data)) found.push("raw maths: " + node.data.trim().slice(0, 80));
+          }
+          for (const formula of document.querySelectorAll("math")) {
+            if (formula.querySelector("merror")) found.push("maths error: " + formula.textContent);
+            const box = formula.getBoundingClientRect();
+            if (formula.checkVisibility() && !(box.width && box.height)) found.push("empty formula");
+          }
+          return found;
+        }"""
+    )
+
+
+def overflow(page: Page) -> list[str]:
+    """Whether the page as a whole scrolls sideways, and what sticks out."""
+    return page.evaluate(
+        """() => {
+          const width = document.documentElement.clientWidth;
+          if (document.documentElement.scrollWidth <= width) return [];
+          const wide = [...document.querySelectorAll("body *")].filter(
+            (element) => element.getBoundingClientRect().right > width + 1);
+          const names = wide.slice(0, 3).map((element) => element.tagName + "." + element.className);
+          return [`wider than ${width} px: ${names.join(", ")}`];
+        }"""
+    )
+
+
+def images(page: Page) -> list[str]:
+    """Images that do not show, or that do not say what they show."""
+    problems = []
+    for image in page.query_selector_all("img"):
+        source = image.get_attribute("src") or ""
+        if problem := problem_with_alt(image.get_attribute("alt"), source):
+            problems.append(f"alternative text {problem}: {source[:80]}")
+        if not image.evaluate("image => image.decode().then(() => image.naturalWidth > 0, () => false)"):
+            problems.append(f"image does not load: {source[:80]}")
+    return problems
+
+
+def barriers(page: Page) -> list[str]:
+    """Serious and critical findings of axe-core, with folded parts open."""
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    # Not inside formulas: they are many small elements without a rule of their own. Without preload: axe would
+    # fetch the style sheets again, by wrong addresses.
+    options = {"resultTypes": ["violations"], "preload": False}
+    found = Axe().run(page, context={"exclude": [["math"]]}, options=options).response["violations"]
+    return [
+        f"axe {rule['id']} ({rule['impact']}): {node['target']} {node['html'][:120]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"][:3]
+    ]
+
+
+def look_at(page: Page) -> list[str]:
+    """Run every check: the sideways scroll on a phone and on a desk, the rest on the desk."""
+    problems = images(page) + raw_maths(page)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        problems += overflow(page)
+    return problems + barriers(page)
+
+
+class Anchors(HTMLParser):
+    """The ids of a page and the addresses that it links to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids.update(value for key in ("id", "name") if (value := values.get(key)))
+        if tag == "a" and values.get("href"):
+            self.links.append(values["href"])
+
+
+def broken_links(folder: Path) -> list[str]:
+    """Links between the pages below a folder that lead to no file or to no anchor."""
+    pages = {
+        path.resolve(): Anchors(path.read_text()) for path in folder.rglob("*.html") if "_static" not in path.parts
+    }
+    problems = []
+    for path, page in pages.items():
+        for link in page.links:
+            if urlparse(link).scheme or link.startswith("//"):
+                continue
+            address, anchor = urldefrag(link)
+            target = (path.parent / unquote(urlparse(address).path)).resolve() if address else path
+            if not target.is_file():
+                problems.append(f"{path.name}: no file for {link}")
+            elif anchor and target in pages and unquote(anchor) not in pages[target].ids:
+                problems.append(f"{path.name}: no anchor for {link}")
+    return problems

@@ -1,0 +1,391 @@
+"""The rendered book: strict, offline, readable by everybody; and each of the checks that say so, seen failing.
+
+Three things are looked at: the book itself, a sample book of one page that holds each kind of content, and
+pages of a few lines that each break one rule.
+"""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from browser import FLAGS, barriers, broken_links, find_browser, look_at, require_browser, serve, visit
+from nbformat import v4
+from playwright.sync_api import sync_playwright
+from sphinx.errors import ConfigError
+
+from book_theme import repository_options
+from book_theme.figures import ImageTags, problem_with_alt
+from book_theme.mathml import has_loose_rows, to_mathml
+
+ROOT = Path(__file__).parents[1]
+SCHEMES = ("light", "dark")
+# A white pixel, stretched where it is shown.
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2cQAAAABJRU5ErkJggg=="
+ALT = "Two curves that part at the right edge."
+
+
+def build(source: Path, output: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Build a book strictly, in an environment in which nothing can import torch."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "torch.py").write_text("raise ImportError('the build of the book imports torch')\n")
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GPBOOK_")} | environment
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(output), env.get("PYTHONPATH")]))
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "-n", "--keep-going"]
+    return subprocess.run(
+        [*command, str(source), "--path-output", str(output)],
+        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def display(meta: dict | None = None, **data: str):
+    """A stored output; ``text_plain`` stands for text/plain, and so on."""
+    return v4.new_output(
+        "display_data", {key.replace("_", "/"): value for key, value in data.items()}, metadata=meta or {}
+    )
+
+
+def write_sample(folder: Path, *cells) -> Path:
+    """Write a book of one notebook with the configuration of the real one."""
+    (folder / "chapters").mkdir(parents=True)
+    (folder / "chapters" / "references.bib").write_text("")
+    shutil.copy(ROOT / "_config.yml", folder)
+    (folder / "book_theme").symlink_to(ROOT / "book_theme")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# A sample\n\nIts zygomorphic text."), *cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "intro.ipynb")
+    return folder
+
+
+def code(*outputs, tags: tuple = ()):
+    return v4.new_code_cell("show()", execution_count=1, outputs=list(outputs), metadata={"tags": list(tags)})
+
+
+@pytest.fixture(scope="module")
+def playwright():
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(playwright):
+    browser = playwright.chromium.launch(executable_path=require_browser(playwright), args=FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """The folder of the built book."""
+    output = tmp_path_factory.mktemp("book")
+    result = build(ROOT, output)
+    assert result.returncode == 0, result.stdout[-6000:]
+    return output / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The folder of a built book with one page, for a repository at example.org."""
+    folder = tmp_path_factory.mktemp("sample")
+    claim = '<div class="gp-claim" data-verdict="{0}"><span class="gp-verdict">{0}</span> '
+    claim += '<span class="gp-sentence">S.</span> <dl class="gp-measured"><dt>bound</dt><dd>1e-16</dd></dl></div>'
+    verdicts = ("holds", "refuted", "not observable here")
+    wide = "<table class='gp-table'><tr>" + "<td>a-rather-long-word</td>" * 20 + "</tr></table>"
+    figure = {"image/png": {"alt": ALT, "width": 320}}
+    source = write_sample(
+        folder / "source",
+        v4.new_markdown_cell("In a line $x'$, and\n\n$$\na &= b \\\\ c &= \\tfrac12\n$$ (rows)\n\nas {eq}`rows` says."),
+        code(
+            display(figure, **{"image/png": PIXEL, "text/plain": ALT}),
+            display(**{"text/markdown": "What $x$ **shows**."}),
+        ),
+        code(*[display(**{"text/html": claim.format(v), "application/vnd.gpbook.claim+json": {}}) for v in verdicts]),
+        code(display(**{"text/html": wide})),
+        code(display(**{"text/plain": "folded output"}), tags=("hide-cell",)),
+        v4.new_markdown_cell("```{admonition} Answer\n:class: tip dropdown\nThe answer is folded.\n```"),
+        v4.new_markdown_cell("```python\n" + "wide = 1  # " * 40 + "\n```\n\n$$" + "x + " * 100 + "y$$"),
+    )
+    result = build(source, folder, GPBOOK_REPOSITORY="https://example.org/owner/name")
+    assert result.returncode == 0, result.stdout[-6000:]
+    return folder / "_build" / "html"
+
+
+def open_page(browser, folder: Path, name: str, check, **options):
+    """Open a page of a folder in a fresh context and return what ``check(page)`` and the visit find."""
+    with serve(folder) as address, browser.new_context(reduced_motion="reduce", **options) as context:
+        page, problems = visit(context, f"{address}/{name}")
+        found = check(page)
+        return problems + (found or [])
+
+
+# The book
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_page(browser, book, scheme):
+    pages = sorted(path.relative_to(book) for path in book.rglob("*.html") if "_static" not in path.parts)
+    assert len(pages) >= 5
+    problems = []
+    with serve(book) as address, browser.new_context(color_scheme=scheme, reduced_motion="reduce") as context:
+        for name in pages:
+            page, seen = visit(context, f"{address}/{name}")
+            assert page.evaluate("document.documentElement.dataset.theme") == scheme
+            seen += look_at(page)
+            if scheme == "light":  # menus differ on a phone; colours do not
+                page.set_viewport_size({"width": 390, "height": 900})
+                seen += barriers(page)
+            page.close()
+            problems += [f"{name}: {problem}" for problem in seen]
+    assert not problems, "\n".join(problems)
+
+
+def test_links_of_the_book(book):
+    assert broken_links(book) == []
+
+
+def test_no_dead_repository_link(book):
+    for path in book.rglob("*.html"):
+        assert "repository-button" not in path.read_text()
+        assert "executablebooks/jupyter-book" not in path.read_text()
+
+
+def test_no_outside_address_is_loaded(book):
+    """Also what a browser would only fetch later: scripts, styles and fonts name no other host."""
+    for path in book.rglob("*.html"):
+        for line in path.read_text().splitlines():
+            if "<script" in line or "<link" in line:
+                assert "http" not in line.replace("http-equiv", ""), f"{path.name}: {line.strip()[:200]}"
+
+
+def test_search(browser, book):
+    def search(page):
+        page.keyboard.press("Control+k")
+        page.keyboard.type("covariance")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#search-results li a")
+        page.click("#search-results li a")
+        page.wait_for_load_state("networkidle")
+        assert "covariance" in page.inner_text("article").lower()
+
+    assert open_page(browser, book, "intro.html", search) == []
+
+
+# One page with each kind of content
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_sample_page(browser, sample, scheme):
+    assert open_page(browser, sample, "intro.html", look_at, color_scheme=scheme) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_search_finds_a_rare_word(browser, sample, scheme):
+    def search(page):
+        page.wait_for_selector("#search-results li a")
+        assert page.inner_text("#search-results li a") == "A sample"
+        page.wait_for_selector("#search-results .highlighted")
+        return look_at(page)
+
+    assert open_page(browser, sample, "search.html?q=zygomorphic", search, color_scheme=scheme) == []
+
+
+def test_figure_has_alt_width_caption_and_number(browser, sample):
+    def check(page):
+        figure = page.query_selector("figure.gp-figure")
+        image = figure.query_selector("img")
+        assert image.get_attribute("alt") == ALT
+        assert image.bounding_box()["width"] == 320
+        caption = figure.query_selector("figcaption")
+        assert caption.inner_text().startswith("Fig. 1")
+        assert caption.query_selector("math") and caption.query_selector("strong").inner_text() == "shows"
+        assert page.inner_text("article").count("What") == 1
+
+    open_page(browser, sample, "intro.html", check)
+
+
+def test_equation_has_its_number_and_its_anchor(browser, sample):
+    def check(page):
+        number = page.query_selector("#equation-rows .eqno").inner_text()
+        assert number.startswith("(1)")
+        assert page.query_selector_all("#equation-rows mtr").__len__() == 2
+        assert page.query_selector("p a[href='#equation-rows']").inner_text() == "(1)"
+
+    open_page(browser, sample, "intro.html", check)
+
+
+def test_claims_show_and_their_record_does_not(browser, sample):
+    def check(page):
+        assert [card.get_attribute("data-verdict") for card in page.query_selector_all(".gp-claim")] == [
+            "holds", "refuted", "not observable here",
+        ]  # fmt: skip
+        colours = {
+            card.evaluate("card => getComputedStyle(card).backgroundColor")
+            for card in page.query_selector_all(".gp-claim")
+        }
+        assert len(colours) == 3
+
+    open_page(browser, sample, "intro.html", check)
+
+
+@pytest.mark.parametrize(("fold", "inside"), [("details.gp-fold", "p"), ("details.hide", "pre")])
+def test_folds_open_by_keyboard(browser, sample, fold, inside):
+    def check(page):
+        content = page.locator(fold).locator(inside).last
+        assert not content.is_visible()
+        page.locator(f"{fold} > summary").focus()
+        page.keyboard.press("Enter")
+        assert content.is_visible()
+        page.keyboard.press("Space")
+        assert not content.is_visible()
+
+    open_page(browser, sample, "intro.html", check)
+
+
+def test_what_scrolls_sideways_can_be_reached_by_keyboard(browser, sample):
+    def check(page):
+        boxes = page.locator(".gp-formula, .cell_output .output, pre")
+        wide = boxes.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth)")
+        assert len(wide) >= 3
+        assert boxes.evaluate_all("all => all.every(box => box.scrollWidth <= box.clientWidth || box.tabIndex === 0)")
+
+    open_page(browser, sample, "intro.html", check, viewport={"width": 390, "height": 900})
+
+
+def test_print_opens_the_folds(browser, sample):
+    def check(page):
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.get_by_text("The answer is folded.").is_visible()
+        assert page.get_by_text("folded output").is_visible()
+        assert not page.locator(".bd-sidebar-primary").is_visible()
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        page.emulate_media(media="screen")
+        assert not page.get_by_text("The answer is folded.").is_visible()
+
+    open_page(browser, sample, "intro.html", check)
+
+
+def test_repository_link_where_there_is_a_repository(sample):
+    assert 'href="https://example.org/owner/name"' in (sample / "intro.html").read_text()
+
+
+# What the strict build refuses
+
+
+def test_build_refuses_images_without_alternative_text_and_unknown_maths(tmp_path):
+    source = write_sample(
+        tmp_path / "source",
+        code(display(**{"image/png": PIXEL})),
+        v4.new_markdown_cell("![](pixel.png)\n\n<img src='raw.png'>\n\n$\\nosuchcommand$"),
+        code(display(**{"text/html": "<img src='html.png' alt='plot'>"})),
+    )
+    (source / "pixel.png").write_bytes(base64.b64decode(PIXEL))
+    result = build(source, tmp_path)
+    assert result.returncode != 0
+    assert result.stdout.count("the alternative text of image") == 4
+    assert "pixel.png is missing" in result.stdout
+    assert "raw.png is missing" in result.stdout
+    assert "html.png has fewer than 3 words" in result.stdout
+    assert "nosuchcommand" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("alt", "problem"),
+    [
+        (None, "is missing"),
+        ("  ", "is missing"),
+        ("a.png", "names a file"),
+        ("Plot", "has fewer than 3 words"),
+        (ALT, None),
+    ],
+)
+def test_alternative_texts(alt, problem):
+    assert problem_with_alt(alt) == problem
+
+
+def test_image_tags_are_found_in_html():
+    assert [tag.get("alt") for tag in ImageTags("<p><img alt='x'><IMG src=a></p>").found] == ["x", None]
+
+
+def test_maths_converter():
+    assert to_mathml("x^2", display=False) == "<math><msup><mi>x</mi><mn>2</mn></msup></math>"
+    for environment in ("align", "align*", "aligned"):
+        assert "<mtr>" in to_mathml(rf"\begin{{{environment}}} a &= b \\ c &= d \end{{{environment}}}", display=True)
+    assert to_mathml(r"\begin{equation} a \end{equation}", display=True) == to_mathml("a", display=True)
+    assert has_loose_rows(r"a \\ b") and not has_loose_rows(r"\begin{cases} a \\ b \end{cases}")
+
+
+@pytest.mark.parametrize(
+    "url", ["example.org/a/b", "http://example.org/a/b", "https://example.org/a", "https://e.org/a/b?c"]
+)
+def test_repository_address_of_another_form(url):
+    with pytest.raises(ConfigError, match="https://host/owner/name"):
+        repository_options(url)
+
+
+# Each check of the browser, seen failing
+
+PAGE = "<!doctype html><html lang=en><title>T</title><link rel=icon href='data:,'><main><h1>T</h1>{}</main></html>"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("<p>Nothing is wrong.</p>", None),
+        (
+            "<img src='https://example.org/a.png' alt='A picture from elsewhere.'>",
+            "outside request: https://example.org/a.png",
+        ),
+        ("<style>@import url(https://example.org/a.css)</style>", "outside request: https://example.org/a.css"),
+        ("<script>fetch('https://example.org/a').catch(() => 0)</script>", "outside request: https://example.org/a"),
+        ("<script>console.error('broken')</script>", "console: broken"),
+        ("<script>nothing()</script>", "script error: nothing is not defined"),
+        ("<script src=missing.js></script>", "status 404"),
+        (f"<img src='data:image/png;base64,{PIXEL}'>", "alternative text is missing"),
+        ("<img src='data:image/png,' alt='A picture that is broken.'>", "image does not load"),
+        (r"<p>\(x^2\)</p>", "raw maths"),
+        ("<p>$$x$$</p>", "raw maths"),
+        ("<p>so $x_1$ it is</p>", "raw maths"),
+        (r"<p>\begin{align}</p>", "raw maths"),
+        ("<math></math>", "empty formula"),
+        ("<math><merror><mtext>no</mtext></merror></math>", "maths error"),
+        ("<div style='width: 1000px'>wide</div>", "wider than 390 px"),
+        ("<div style='width: 2000px'>wide</div>", "wider than 1280 px"),
+        ("<p style='color: #aaa; background: #fff'>pale</p>", "axe color-contrast"),
+        ("<button></button>", "axe button-name"),
+        ("<details><summary>More</summary><button></button></details>", "axe button-name"),
+    ],
+)
+def test_checks_can_fail(browser, tmp_path, body, problem):
+    (tmp_path / "page.html").write_text(PAGE.format(body))
+    problems = open_page(browser, tmp_path, "page.html", look_at)
+    if problem is None:
+        assert problems == []
+    else:
+        assert any(seen.startswith(problem) for seen in problems), problems
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        "<a href='b.html#there'></a><a href='b.html#not'></a><a href='c.html'></a><a href='#x'></a>"
+    )
+    (tmp_path / "b.html").write_text("<p id=there><a href='https://example.org/'></a><a href='a.html'></a>")
+    assert broken_links(tmp_path) == [
+        "a.html: no anchor for b.html#not", "a.html: no file for c.html", "a.html: no anchor for #x",
+    ]  # fmt: skip
+
+
+def test_missing_browser_fails_in_ci_and_skips_elsewhere(playwright, monkeypatch, tmp_path):
+    monkeypatch.setenv("CHROMIUM", str(tmp_path / "none"))
+    assert find_browser(playwright) is None
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no Chromium found"):
+        require_browser(playwright)
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        require_browser(playwright)

@@ -1,0 +1,87 @@
+"""Records and the ledger: written whole, read back, stale when the sentence changed."""
+
+import json
+
+import pytest
+from test_claims import make_notebook, stored
+
+from gpbook_utils import claims, machine, notebooks, records
+from gpbook_utils.ledger import UNDECIDED, FolkAnswer, Ledger, folk_sentences
+
+
+def a_claim(id="a", verdict="holds", bound=""):
+    return {"id": id, "sentence": "A sentence.", "verdict": verdict, "measured": "", "bound": bound, "chapter": "01_x"}
+
+
+def test_a_record_is_written_and_read_back(tmp_path):
+    path = records.write([a_claim()], tmp_path)
+    (record,) = records.load(tmp_path)
+    assert path.stem == record["machine"] == machine.identity()
+    assert records.verdict_in(record, a_claim()) == "holds"
+    assert records.verdict_in(record, a_claim(bound="below 1")) == "stale"
+    assert records.verdict_in(record, a_claim(id="b")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not a record"), ("{}", "lacks machine"), ("3", "is not a record")]
+)
+def test_what_is_no_record(tmp_path, text, message):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"x\.json: .*{message}"):
+        records.load(tmp_path)
+
+
+def test_a_renamed_record_is_refused(tmp_path):
+    records.write([a_claim()], tmp_path).rename(tmp_path / "other.json")
+    with pytest.raises(ValueError, match="a record bears its machine's name"):
+        records.load(tmp_path)
+
+
+def test_making_a_record(tmp_path, capsys):
+    chapters = tmp_path / "chapters"
+    chapters.mkdir()
+    path = make_notebook(chapters / "01_x.ipynb", stored("one-is-two"))
+    notebook = notebooks.read(path)
+    notebook.cells[0].source = "from gpbook_utils.claims import claim\nclaim('one-is-two', 'A sentence.', 1 == 2)"
+    path.write_text(json.dumps(notebook))
+    before = path.read_bytes()
+    assert records.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
+    assert "one-is-two: refuted here, holds in the book" in capsys.readouterr().out
+    assert path.read_bytes() == before
+    (record,) = records.load(tmp_path / "records")
+    assert record["claims"]["one-is-two"]["verdict"] == "refuted"
+
+    kept = (tmp_path / "records" / f"{machine.identity()}.json").read_bytes()
+    notebook.cells[0].source = "1 / 0"
+    path.write_text(json.dumps(notebook))
+    assert records.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert (tmp_path / "records" / f"{machine.identity()}.json").read_bytes() == kept
+
+
+def test_the_ledger_shows_every_verdict(tmp_path):
+    records.write([a_claim(), a_claim("b", "refuted"), a_claim("c", "not observable here"), a_claim("d")], tmp_path)
+    book = [a_claim(), a_claim("b"), a_claim("c"), a_claim("d", bound="below 1"), a_claim("e")]
+    ledger = Ledger(book, records.load(tmp_path))
+    assert repr(ledger).endswith("1 holds, 1 not observable here, 1 not run, 1 refuted, 1 stale")
+    for mark in ("✓", "✗", "–", "~", 'aria-label="not run"'):
+        assert mark in ledger._repr_html_()
+
+
+def test_a_folk_sentence_stands_only_while_its_claims_hold():
+    row = {"id": "F0", "sentence": "So.", "verdict": "refuted", "why": "Because.", "claims": ["a"]}
+    assert FolkAnswer([a_claim()], [row]).rows[0]["verdict"] == "refuted"
+    fallen = FolkAnswer([a_claim(verdict="refuted")], [row]).rows[0]
+    assert fallen["verdict"] == UNDECIDED and fallen["why"] == "a must hold first"
+    assert FolkAnswer([], [row | {"claims": []}]).rows[0]["verdict"] == UNDECIDED
+    with pytest.raises(ValueError, match=r"F0 is decided by \['a'\], which no chapter claims"):
+        FolkAnswer([a_claim("b")], [row])
+
+
+def test_the_folk_table_is_complete_and_decided_by_real_claims():
+    rows = folk_sentences()
+    assert [row["id"] for row in rows] == [f"F{i}" for i in range(1, 22)]
+    book = claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
+    assert {row["id"] for row in FolkAnswer(book).rows if row["verdict"] != UNDECIDED} >= {
+        f"F{i}" for i in range(13, 20)
+    }
