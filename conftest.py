@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
-UNOBSERVABLE = "not observable here"
+from gpbook_utils.claims import MIME, UNOBSERVABLE
+
 # These two carry the numbers of the machine that ran the chapter.
-NOT_COMPARED = ("text/html", "application/vnd.gpbook.claim+json")
+NOT_COMPARED = ("text/html", MIME)
 
 
 def pytest_configure(config):
@@ -110,17 +111,14 @@ def lost_claims(verdicts, records):
     ``verdicts`` are the claims as the kernels logged them; ``records`` is the folder of the records.
     """
     unobservable = {entry["id"] for entry in verdicts if entry["verdict"] == UNOBSERVABLE}
-    if not unobservable or not records.is_dir():
+    if not unobservable:
         return []
-    from gpbook_utils.machine import identity  # here, since it imports torch
+    from gpbook_utils.records import of_this_machine  # here, since it imports torch
 
-    this_machine = identity()
     decided = {}
-    for path in sorted(records.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["machine"] == this_machine:
-            claims = record["claims"].items()
-            decided |= {id: path.name for id, claim in claims if claim["verdict"] != UNOBSERVABLE}
+    for record in of_this_machine(records):
+        claims = record["claims"].items()
+        decided |= {id: f"{record['machine']}.json" for id, claim in claims if claim["verdict"] != UNOBSERVABLE}
     return [
         f"claim {id!r} is {UNOBSERVABLE}, but records/{decided[id]} shows that this machine decided it"
         for id in sorted(unobservable & decided.keys())

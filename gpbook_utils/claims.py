@@ -24,8 +24,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HOLDS, REFUTED, UNOBSERVABLE = "holds", "refuted", "not observable here"
+HOLDS, REFUTED, UNOBSERVABLE = VERDICTS = ("holds", "refuted", "not observable here")
 MIME = "application/vnd.gpbook.claim+json"
+LEFT = '<td style="text-align: left">'  # JupyterLab sets table cells flush right
+_MARKS = {HOLDS: "✓ ", REFUTED: "✗ ", UNOBSERVABLE: "– "}  # seen without colour, and without the book's styles
 
 
 class GuardError(AssertionError):
@@ -36,8 +38,8 @@ class GuardError(AssertionError):
 class Check:
     """The outcome of comparing a measurement with a bound.
 
-    ``verdict`` is one of *holds*, *refuted* and *not observable here*; ``slack`` is the factor by which the measurement
-    may still move before the verdict changes (``None`` where the bound is not numeric).
+    ``verdict`` is one of *holds*, *refuted* and *not observable here*; ``slack`` is the factor by which the
+    measurement, or for :func:`near` its error, may still move before the verdict changes (``None`` without a number).
     """
 
     verdict: str
@@ -131,7 +133,7 @@ class Claim:
         details = "".join(f"<dt>{name}</dt><dd>{html.escape(text)}</dd>" for name, text in rows if text)
         return (
             f'<div class="gp-claim" data-verdict="{verdict}" id="claim-{self.id}">'
-            f'<span class="gp-verdict">{verdict}</span> '
+            f'<strong class="gp-verdict">{_MARKS[check.verdict]}{verdict}</strong> '
             f'<span class="gp-sentence">{html.escape(self.sentence)}</span>'
             + (f'<dl class="gp-measured">{details}</dl>' if details else "")
             + "</div>"
@@ -193,12 +195,14 @@ class ClaimTable:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr data-verdict="{c.check.verdict}"><td><span class="gp-verdict">{c.check.verdict}</span></td>'
-            f"<td>{html.escape(c.sentence)}</td><td>{html.escape(c.check.measured)}</td>"
-            f"<td>{html.escape(c.check.bound)}</td></tr>"
+            f'<tr data-verdict="{c.check.verdict}">'
+            f'{LEFT}<strong class="gp-verdict">{_MARKS[c.check.verdict]}{c.check.verdict}</strong></td>'
+            f"{LEFT}{html.escape(c.sentence)}</td>{LEFT}{html.escape(c.check.measured)}</td>"
+            f"{LEFT}{html.escape(c.check.bound)}</td></tr>"
             for c in self.claims
         )
-        head = "".join(f'<th scope="col">{h}</th>' for h in ("verdict", "claim", "measured here", "bound"))
+        names = ("verdict", "claim", "measured here", "bound")
+        head = "".join(f'<th scope="col" style="text-align: left">{name}</th>' for name in names)
         return f'<table class="gp-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
@@ -208,7 +212,11 @@ def table() -> None:
 
 
 def digest(stored: dict) -> str:
-    """A short hash of what a claim says: its sentence and its bound. A record with another hash is stale."""
+    """A short hash of what a claim says: its sentence and its bound. A record with another hash is stale.
+
+    >>> digest({"sentence": "Two is even.", "bound": ""})
+    'cdbd6a091167'
+    """
     return hashlib.sha256(f"{stored['sentence']}\n{stored['bound']}".encode()).hexdigest()[:12]
 
 
@@ -216,7 +224,10 @@ def from_notebook(notebook: dict, chapter: str) -> list[dict]:
     """The claims among the outputs of a notebook (as parsed JSON), in order, each with its ``chapter``.
 
     Raises:
-        ValueError: if a code cell was never executed, or if two outputs carry the same claim id.
+        ValueError: if a code cell was never executed, a stored claim is damaged, or two outputs carry the same id.
+
+    >>> from_notebook({"cells": []}, "01_empty")
+    []
     """
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
     if any(cell.get("execution_count") is None for cell in code):
@@ -224,6 +235,9 @@ def from_notebook(notebook: dict, chapter: str) -> list[dict]:
     found: dict[str, dict] = {}
     for output in (output for cell in code for output in cell["outputs"]):
         if stored := output.get("data", {}).get(MIME):
+            missing = [key for key in ("id", "sentence", "verdict", "measured", "bound") if key not in stored]
+            if missing or stored["verdict"] not in VERDICTS:
+                raise ValueError(f"{chapter}: a stored claim is damaged; run the chapter again. It says {stored!r}")
             if stored["id"] in found:
                 raise ValueError(f"{chapter}: two cells make the claim {stored['id']!r}; give each its own id")
             found[stored["id"]] = {**stored, "chapter": chapter}
@@ -242,12 +256,15 @@ def read(path: str | Path) -> list[dict]:
     path = Path(path)
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        notebook["cells"]
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: is not a Jupyter notebook ({error})") from error
-    return from_notebook(notebook, path.stem)
+    try:
+        notebook["nbformat"] + len(notebook["cells"] + [])  # a number and a list
+        return from_notebook(notebook, path.stem)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: is not a Jupyter notebook ({type(error).__name__}: {error})") from error
 
 
 def read_all(paths: Iterable[str | Path]) -> list[dict]:
@@ -256,15 +273,17 @@ def read_all(paths: Iterable[str | Path]) -> list[dict]:
     Raises:
         ValueError: if no notebook is given, one can't be read, or two of them use one claim id.
     """
-    paths = list(paths)
+    paths = [Path(path) for path in paths]
     if not paths:
         raise ValueError("paths is empty: name at least one notebook")
-    everything = [stored for path in paths for stored in read(path)]
-    chapter_of: dict[str, str] = {}
-    for stored in everything:
-        first = chapter_of.setdefault(stored["id"], stored["chapter"])
-        if first != stored["chapter"]:
-            raise ValueError(f"claim id {stored['id']!r} is used in {first} and in {stored['chapter']}; rename one")
+    if twice := [str(path) for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1]:
+        raise ValueError(f"paths names a notebook twice: {twice}")
+    everything, path_of = [], {}
+    for path in paths:
+        for stored in read(path):
+            if (first := path_of.setdefault(stored["id"], path)) != path:
+                raise ValueError(f"claim id {stored['id']!r} is used in {first} and in {path}; rename one")
+            everything.append(stored)
     return everything
 
 
@@ -307,8 +326,10 @@ def _numbers(**arguments) -> list[float]:
     numbers = []
     for name, value in arguments.items():
         try:
-            number = float(value)
-        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(value, str | bool):
+                raise TypeError("a text or a truth value is not a measurement")
+            number = float(value.detach() if hasattr(value, "detach") else value)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(f"{name} must be one real number; got {value!r}") from error
         if name != "measured" and not math.isfinite(number):
             raise ValueError(f"{name} must be finite; got {number}")
@@ -334,10 +355,9 @@ def _sentence(name: str, text) -> str:
 
 def _guard_factor() -> float:
     text = os.environ.get("GPBOOK_GUARD") or "0"
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"the environment variable GPBOOK_GUARD must be a number such as 3; got {text!r}") from None
+    if not re.fullmatch(r"\d+(\.\d+)?", text):
+        raise ValueError(f"the environment variable GPBOOK_GUARD must be a number such as 3; got {text!r}")
+    return float(text)
 
 
 def _display(thing) -> None:

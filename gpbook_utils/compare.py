@@ -1,43 +1,47 @@
 r"""The ruler: how far apart two matrices or two Gaussians are, against what rounding explains.
 
 Two results can be *bitwise equal*, differ by as much as *rounding explains*, or differ by *more*. Rounding is judged by
-:math:`n\,u\,\kappa` times the magnitude of the terms, for a computation that solves a system of size :math:`n` with
-condition number :math:`\kappa` in a format with unit roundoff :math:`u`. This is a rule of thumb of the theorem's form
-:math:`c_n u \kappa` (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd edition, section 10.1.1), whose
-proved constant is larger still; errors that are seen lie nearer to :math:`u \kappa`. So a difference above it asks for
-another cause. It takes the inputs as exact: rounded inputs far from the origin move a kernel's entries by more, and the
-ruler then says so.
+:math:`2\,n\,u\,\kappa` times the magnitude of the terms, for two computations that each solve a system of size
+:math:`n` with condition number :math:`\kappa` in a format with unit roundoff :math:`u`. This is a rule of thumb of the
+theorem's form :math:`c_n u \kappa` (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd edition, section
+10.1.1), whose proved constant is larger still; errors that are seen lie nearer to :math:`u \kappa`. So a difference
+above it asks for another cause. It takes the inputs as exact: rounded inputs far from the origin move a kernel's
+entries by more, and the ruler then says so.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 EQUAL, ROUNDING, MORE = "bitwise equal", "rounding explains it", "more than rounding explains"
+_VERDICTS = (EQUAL, ROUNDING, MORE)  # from best to worst
 
 
 @dataclass(frozen=True)
 class Comparison:
     """How far ``b`` is from ``a``. Prints as one line, renders as a small table.
 
+    Of two Gaussians the covariance matrices are measured, and the means beside them.
+
     Attributes:
-        equal: every entry has the same value, bit for bit (``0.0`` and ``-0.0`` count as equal).
+        verdict: *bitwise equal* (``0.0`` and ``-0.0`` count as equal), *rounding explains it* or *more than rounding
+            explains*; of two Gaussians the worse of the covariance's and the mean's.
         max_abs: largest absolute difference of two entries, in the unit of the entries.
         relative: Frobenius norm of the difference over the Frobenius norm of ``a``.
-        ulps: ``max_abs`` in units in the last place of the largest entry of ``a``, in the coarser of the two formats.
+        ulps: ``max_abs`` in units in the last place of the largest entry of ``a``.
         rounding: the largest absolute difference that rounding explains (see the module).
         kl: Kullback–Leibler divergence of the two Gaussians in nats, or ``None``.
         kl_note: why ``kl`` is ``None``; empty otherwise.
         shift: largest difference of the two means, in standard deviations of ``a``; ``None`` for plain matrices.
     """
 
-    equal: bool
+    verdict: str
     max_abs: float
     relative: float
     ulps: float
@@ -47,11 +51,9 @@ class Comparison:
     shift: float | None = None
 
     @property
-    def verdict(self) -> str:
-        """One of *bitwise equal*, *rounding explains it* and *more than rounding explains*."""
-        if self.equal:
-            return EQUAL
-        return ROUNDING if self.max_abs <= self.rounding else MORE
+    def equal(self) -> bool:
+        """Whether every entry has the same value, bit for bit; of two Gaussians also of the mean."""
+        return self.verdict == EQUAL
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [
@@ -66,43 +68,51 @@ class Comparison:
         return rows
 
     def __repr__(self) -> str:
-        if self.equal and not self.shift:
+        if self.equal:
             return EQUAL
-        return f"{self._headline}: " + ", ".join(f"{name} {value}" for name, value in self._rows())
-
-    @property
-    def _headline(self) -> str:
-        return self.verdict if self.shift is None else f"covariance {self.verdict}"
+        return f"{self.verdict}: " + ", ".join(f"{name} {value}" for name, value in self._rows())
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>' for name, value in self._rows()
         )
-        return f'<table class="gp-table"><caption>{self._headline}</caption><tbody>{rows}</tbody></table>'
+        return f'<table class="gp-table"><caption>{self.verdict}</caption><tbody>{rows}</tbody></table>'
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         # In a notebook the plain text is compared between machines, so it carries the verdict without digits.
-        return {"text/plain": self._headline, "text/html": self._repr_html_()}
+        return {"text/plain": self.verdict, "text/html": self._repr_html_()}
 
 
-def compare(a, b, *, condition_number: float = 1.0, scale: float | None = None) -> Comparison:
+def compare(
+    a,
+    b,
+    *,
+    condition_number: float = 1.0,
+    size: int | None = None,
+    scale: float | None = None,
+    computed_in: torch.dtype | None = None,
+) -> Comparison:
     """Measure how far ``b`` is from ``a``.
 
     Args:
         a: a tensor of shape (n,) or (n, m), or a Gaussian (``torch`` or ``gpytorch`` ``MultivariateNormal``) with mean
-            of shape (n,), of which the covariance matrix is compared.
-        b: the same kind and shape as ``a``.
+            of shape (n,), of which the covariance matrix is compared, and the mean beside it.
+        b: the same kind, shape and format as ``a``.
         condition_number: that of the linear system which was solved to obtain ``a`` and ``b``; 1 where entries were
             computed one by one, as for a prior covariance matrix.
+        size: number of unknowns of that system; by default the number of rows of ``a``.
         scale: magnitude of the terms that were added up, where the result is much smaller than they are. A posterior
             covariance is prior minus reduction: give the prior variance. Default: the largest entry of ``a`` or ``b``.
+        computed_in: the coarser of the formats in which ``a`` and ``b`` were computed, where that is not the format
+            they are in: cast a float32 result to float64 to compare it with one, and say ``torch.float32`` here.
 
     Returns:
         A :class:`Comparison`; differences are computed in float64.
 
     Raises:
-        ValueError: for empty, NaN or infinite entries, unequal shapes, formats that are not floating point, one matrix
-            and one Gaussian, ``condition_number`` below 1, or ``scale`` not positive.
+        ValueError: for empty, NaN or infinite entries, unequal shapes, formats or devices, formats that are not
+            floating point, one matrix and one Gaussian, ``condition_number`` below 1, or ``size`` or ``scale`` not
+            positive.
 
     >>> K = torch.eye(2, dtype=torch.float64)
     >>> compare(K, K.clone())
@@ -110,26 +120,25 @@ def compare(a, b, *, condition_number: float = 1.0, scale: float | None = None) 
     >>> compare(K, K + 1e-3).verdict
     'more than rounding explains'
     """
-    if _is_gaussian(a) != _is_gaussian(b):
+    if isinstance(a, MultivariateNormal) != isinstance(b, MultivariateNormal):
         raise ValueError(
             f"a and b must both be matrices or both be Gaussians; got {type(a).__name__} and {type(b).__name__}"
         )
-    if not _is_gaussian(a):
-        return _compare_tensors(a, b, condition_number, scale)
-    mean_a, mean_b = _checked("the mean of a", a.mean), _checked("the mean of b", b.mean)
-    K_a, K_b = covariance(a), covariance(b)
-    matrices = _compare_tensors(K_a, K_b, condition_number, scale)
-    deviation = K_a.diagonal().double().clamp_min(torch.finfo(torch.float64).tiny).sqrt()
+    context = _Context(condition_number, size, scale, computed_in)
+    if not isinstance(a, MultivariateNormal):
+        return _compare_tensors("", a, b, context)
+    K_a, K_b = covariance(a, "a"), covariance(b, "b")
+    matrices = _compare_tensors("the covariance of ", K_a, K_b, context)
+    means = _compare_tensors("the mean of ", a.mean, b.mean, replace(context, scale=None))
+    deviation = _wide(K_a).diagonal().clamp_min(0).sqrt()
+    shifts = (_wide(a.mean) - _wide(b.mean)).abs() / deviation
     kl, note = kl_divergence(a, b)
-    return Comparison(
-        equal=matrices.equal,
-        max_abs=matrices.max_abs,
-        relative=matrices.relative,
-        ulps=matrices.ulps,
-        rounding=matrices.rounding,
+    return replace(
+        matrices,
+        verdict=max(matrices.verdict, means.verdict, key=_VERDICTS.index),
         kl=kl,
         kl_note=note,
-        shift=float(((mean_a.double() - mean_b.double()).abs() / deviation).max()),
+        shift=float(shifts.nan_to_num(nan=0.0, posinf=math.inf).max()),  # 0/0: equal means, no variance
     )
 
 
@@ -143,27 +152,38 @@ def kl_divergence(a: MultivariateNormal, b: MultivariateNormal) -> tuple[float |
 
     Returns:
         The divergence and an empty note, or ``None`` and the reason where a covariance is not positive definite in
-        float64. No jitter is added: a divergence of two other Gaussians would answer another question.
+        float64, or the divergence too large for it. No jitter is added: a divergence of two other Gaussians would
+        answer another question.
+
+    Raises:
+        ValueError: if an argument is not one Gaussian, they differ in size, or hold NaN or infinite entries.
 
     >>> unit = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
     >>> shifted = MultivariateNormal(torch.ones(2).double(), torch.eye(2).double())
     >>> kl_divergence(unit, shifted)
     (1.0, '')
     """
+    matrices = {name: covariance(gaussian, name) for name, gaussian in (("a", a), ("b", b))}
+    if matrices["a"].shape != matrices["b"].shape:
+        sizes = " and ".join(str(len(K)) for K in matrices.values())
+        raise ValueError(f"a and b must have the same number of variables; got {sizes}")
     factors = []
-    for name, gaussian in (("a", a), ("b", b)):
-        K = covariance(gaussian).double()
-        factor, failed_at = torch.linalg.cholesky_ex((K + K.mT) / 2)
+    for name, K in matrices.items():
+        factor, failed_at = torch.linalg.cholesky_ex((_wide(K) + _wide(K).mT) / 2)
         if failed_at:
             return None, f"the covariance of {name} is not positive definite (Cholesky stops at row {int(failed_at)})"
         factors.append(factor)
     L_a, L_b = factors
-    mean_difference = (a.mean.detach().double() - b.mean.detach().double()).unsqueeze(-1)
-    excess = torch.linalg.svdvals(torch.linalg.solve_triangular(L_b, L_a, upper=False)) ** 2 - 1
-    if (excess <= -1).any():
-        return None, "the two covariances are too far apart for float64"
-    distance = torch.linalg.solve_triangular(L_b, mean_difference, upper=False).square().sum()
-    return float(0.5 * ((excess - torch.log1p(excess)).sum() + distance)), ""
+    difference = _wide(_checked("the mean of a", a.mean)) - _wide(_checked("the mean of b", b.mean))
+    ratios = torch.linalg.svdvals(torch.linalg.solve_triangular(L_b, L_a, upper=False))
+    excess = (ratios - 1) * (ratios + 1)
+    # Near one, the logarithm of 1 + excess loses nothing; far from one, the square may have lost the ratio.
+    terms = torch.where(excess.abs() < 0.5, excess - torch.log1p(excess.clamp_min(-0.5)), excess - 2 * ratios.log())
+    distance = torch.linalg.solve_triangular(L_b, difference.unsqueeze(-1), upper=False).square().sum()
+    divergence = float(0.5 * (terms.sum() + distance))
+    if not math.isfinite(divergence):
+        return None, "the two Gaussians are too far apart for float64"
+    return divergence, ""
 
 
 def condition_number(K: Tensor) -> float:
@@ -181,12 +201,7 @@ def condition_number(K: Tensor) -> float:
     >>> condition_number(torch.diag(torch.tensor([4.0, 1.0])))
     4.0
     """
-    K = _checked("K", K).double()
-    if K.dim() != 2 or K.shape[0] != K.shape[1]:
-        raise ValueError(f"K must be a square matrix; got shape {tuple(K.shape)}")
-    asymmetry = float((K - K.mT).abs().max())
-    if asymmetry > 1e-2 * float(K.abs().max()):  # rounding of an ill-conditioned float32 posterior stays below this
-        raise ValueError(f"K must be symmetric; K and its transpose differ by up to {asymmetry:.3g}")
+    K = _wide(_symmetric("K", K))
     eigenvalues = torch.linalg.eigvalsh((K + K.mT) / 2)
     return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else math.inf
 
@@ -201,72 +216,130 @@ def unit_roundoff(dtype: torch.dtype) -> float:
 
 
 def ulp(magnitude: float, dtype: torch.dtype) -> float:
-    """The unit in the last place of ``magnitude``: the distance between neighbouring numbers of ``dtype`` there.
+    """The unit in the last place of ``magnitude``: the distance to the next larger number of ``dtype``.
+
+    Raises:
+        ValueError: if ``magnitude`` is negative, NaN or infinite.
 
     >>> ulp(1.0, torch.float64) == 2**-52
     True
     >>> ulp(0.75, torch.float32) == 2**-24
     True
     """
+    if not 0 <= magnitude < math.inf:
+        raise ValueError(f"magnitude must be non-negative and finite; got {magnitude}")
     format = torch.finfo(dtype)
-    if magnitude < format.tiny:
-        return format.tiny * format.eps
-    return 2.0 ** math.floor(math.log2(magnitude)) * format.eps
+    exponent = math.frexp(max(magnitude, format.tiny))[1] - 1  # below tiny, numbers are equally spaced
+    return math.ldexp(format.eps, exponent)
 
 
-def covariance(gaussian: MultivariateNormal) -> Tensor:
+def covariance(gaussian: MultivariateNormal, name: str = "gaussian") -> Tensor:
     """The covariance matrix of a Gaussian, of shape (n, n), detached from the graph.
 
     Raises:
-        ValueError: if it holds NaN or infinite entries, or is one of a batch of Gaussians.
+        ValueError: if ``gaussian`` is not a Gaussian or is a batch of them, or the matrix is empty, not symmetric, or
+            holds NaN or infinite entries. The message calls the argument ``name``.
+
+    >>> covariance(MultivariateNormal(torch.zeros(1), torch.eye(1)))
+    tensor([[1.]])
     """
-    matrix = _checked("the covariance matrix", gaussian.covariance_matrix)
-    if matrix.dim() != 2:
+    if not isinstance(gaussian, MultivariateNormal):
+        raise ValueError(f"{name} must be a MultivariateNormal; got {type(gaussian).__name__}")
+    if gaussian.mean.dim() != 1:
         raise ValueError(
-            f"a batch of Gaussians can't be compared as one; got a covariance of shape {tuple(matrix.shape)}"
+            f"{name} must be one Gaussian, not a batch or several tasks; "
+            f"its mean has shape {tuple(gaussian.mean.shape)}"
         )
-    return matrix
+    return _symmetric(f"the covariance of {name}", gaussian.covariance_matrix)
 
 
-def _compare_tensors(a: Tensor, b: Tensor, condition_number: float, scale: float | None) -> Comparison:
-    a, b = _checked("a", a), _checked("b", b)
-    if a.shape != b.shape:
-        raise ValueError(f"a and b must have the same shape; got {tuple(a.shape)} and {tuple(b.shape)}")
-    if a.device != b.device:
-        raise ValueError(f"a and b must be on the same device; got {a.device} and {b.device}")
-    if not condition_number >= 1:
-        raise ValueError(f"condition_number must be at least 1; got {condition_number}")
-    if scale is not None and not 0 < scale < math.inf:
-        raise ValueError(f"scale must be positive and finite; got {scale}")
-    coarser = max(a.dtype, b.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-    wide_a, wide_b = a.double(), b.double()
-    difference = wide_a - wide_b
+@dataclass(frozen=True)
+class _Context:
+    """What a rounding bound needs to know of the computation; see :func:`compare`."""
+
+    condition_number: float
+    size: int | None
+    scale: float | None
+    computed_in: torch.dtype | None
+
+    def __post_init__(self):
+        for name, least in (("condition_number", 1), ("size", 1), ("scale", 0)):
+            value = getattr(self, name)
+            if value is None and name != "condition_number":
+                continue
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            # An infinite condition number is an answer: then rounding may have done anything.
+            if not number >= least or (name != "condition_number" and math.isinf(number)) or number == 0:
+                raise ValueError(f"{name} must be a number, {'at least 1' if least else 'positive'}; got {value!r}")
+        if self.computed_in is not None and not getattr(self.computed_in, "is_floating_point", False):
+            raise ValueError(f"computed_in must be a floating-point format; got {self.computed_in!r}")
+
+    def rounding(self, rows: int, dtype: torch.dtype, largest: float) -> float:
+        """What rounding explains, in the unit of the entries."""
+        format = torch.finfo(self.computed_in or dtype)
+        one_rounding = max(format.eps / 2 * float(self.scale or largest), format.tiny * format.eps / 2)
+        return 2 * float(self.size or rows) * float(self.condition_number) * one_rounding
+
+
+def _compare_tensors(name: str, a, b, context: _Context) -> Comparison:
+    a, b = _checked(f"{name}a", a), _checked(f"{name}b", b)
+    if a.dim() not in (1, 2):
+        raise ValueError(f"{name}a must have shape (n,) or (n, m); got {tuple(a.shape)}")
+    for what in ("shape", "dtype", "device"):
+        of_a, of_b = getattr(a, what), getattr(b, what)
+        if of_a != of_b:
+            hint = ". Cast one of them, and name the coarser format as computed_in" if what == "dtype" else ""
+            raise ValueError(
+                f"{name}a and {name}b must have the same {what}; got "
+                + " and ".join(str(tuple(value) if what == "shape" else value) for value in (of_a, of_b))
+                + hint
+            )
+    wide_a, wide_b = _wide(a), _wide(b)
     largest = float(torch.maximum(wide_a.abs().max(), wide_b.abs().max()))
-    max_abs = float(difference.abs().max())
-    norm = float(wide_a.norm())
+    # Divided by the largest entry, so that no norm overflows or vanishes.
+    unit = largest or 1.0
+    difference = wide_a / unit - wide_b / unit
+    norm = float((wide_a / unit).norm())
+    max_abs = float((wide_a - wide_b).abs().max())
+    rounding = context.rounding(a.shape[0], a.dtype, largest)
+    unequal = ROUNDING if max_abs <= rounding else MORE
     return Comparison(
-        equal=torch.equal(wide_a, wide_b),
+        verdict=EQUAL if torch.equal(wide_a, wide_b) else unequal,
         max_abs=max_abs,
         relative=float(difference.norm()) / norm if norm else (0.0 if max_abs == 0 else math.inf),
-        ulps=max_abs / ulp(float(wide_a.abs().max()), coarser),
-        rounding=a.shape[0] * unit_roundoff(coarser) * condition_number * (largest if scale is None else scale),
+        ulps=max_abs / ulp(float(wide_a.abs().max()), context.computed_in or a.dtype),
+        rounding=rounding,
     )
 
 
+def _wide(tensor: Tensor) -> Tensor:
+    """A detached float64 copy on the CPU: some accelerators have no float64."""
+    return tensor.detach().cpu().double()
+
+
+def _symmetric(name: str, K) -> Tensor:
+    K = _checked(name, K)
+    if K.dim() != 2 or K.shape[0] != K.shape[1]:
+        raise ValueError(f"{name} must be a square matrix; got shape {tuple(K.shape)}")
+    asymmetry = float((K - K.mT).abs().max())
+    if asymmetry > 1e-2 * float(K.abs().max()):  # rounding of an ill-conditioned float32 posterior stays below this
+        raise ValueError(f"{name} must be symmetric; it differs from its transpose by up to {asymmetry:.3g}")
+    return K
+
+
 def _checked(name: str, tensor) -> Tensor:
-    if not isinstance(tensor, Tensor):
-        tensor = getattr(tensor, "to_dense", lambda: tensor)()  # GPyTorch's lazily evaluated matrices
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{name} must be a torch tensor; got {type(tensor).__name__}")
-    if not tensor.is_floating_point():
-        raise ValueError(f"{name} must be in a floating-point format; got {tensor.dtype}")
+    if not isinstance(tensor, Tensor) and hasattr(tensor, "to_dense"):
+        tensor = tensor.to_dense()  # GPyTorch's lazily evaluated matrices
+    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.is_meta:
+        raise ValueError(f"{name} must be a dense torch tensor; got {type(tensor).__name__}")
+    if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
+        raise ValueError(f"{name} must be in a floating-point format of 16, 32 or 64 bits; got {tensor.dtype}")
     if tensor.numel() == 0:
         raise ValueError(f"{name} is empty: shape {tuple(tensor.shape)}")
-    if not torch.isfinite(tensor).all():
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise ValueError(f"{name} has {bad} NaN or infinite entries of {tensor.numel()}")
+    finite = torch.isfinite(tensor)
+    if not finite.all():
+        raise ValueError(f"{name} has {int((~finite).sum())} NaN or infinite entries of {tensor.numel()}")
     return tensor.detach()
-
-
-def _is_gaussian(thing) -> bool:
-    return isinstance(thing, MultivariateNormal)

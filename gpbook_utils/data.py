@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two tables of tensors have no one truth value
 class Table:
     """One input and one output, in the order of the input.
 
@@ -58,7 +58,7 @@ def load(name: str, dtype: torch.dtype = torch.float64) -> Table:
     >>> table.x.shape, table.y_unit
     (torch.Size([521, 1]), 'ppm')
     """
-    if name not in _TABLES:
+    if not isinstance(name, str) or name not in _TABLES:
         raise ValueError(f"name must be one of {', '.join(map(repr, _TABLES))}; got {name!r}")
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point format such as torch.float64; got {dtype!r}")

@@ -34,8 +34,11 @@ class Ledger:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        machines = "".join(f'<th scope="col">{html.escape(_title(record))}</th>' for record in self.records)
+        numbers = range(1, len(self.records) + 1)
+        legend = "".join(f"<li>{html.escape(_description(record))}</li>" for record in self.records)
+        machines = "".join(f'<th scope="col" aria-label="machine {number}">{number}</th>' for number in numbers)
         parts = [
+            f"<p>Machines:</p><ol>{legend}</ol>",
             '<table class="gp-table gp-ledger"><thead><tr><th scope="col">claim</th><th scope="col">book</th>',
             f"{machines}</tr></thead>",
         ]
@@ -45,7 +48,8 @@ class Ledger:
             parts.append(f'<tbody><tr><th colspan="{span}" scope="rowgroup">Chapter {heading}</th></tr>')
             for claim in of_chapter:
                 verdicts = [claim["verdict"], *(verdict_in(record, claim) for record in self.records)]
-                parts.append(f"<tr><td>{html.escape(claim['sentence'])}</td>{''.join(map(_cell, verdicts))}</tr>")
+                sentence = f'<span id="ledger-{claim["id"]}">{html.escape(claim["sentence"])}</span>'
+                parts.append(f"<tr>{claims.LEFT}{sentence}</td>{''.join(map(_cell, verdicts))}</tr>")
             parts.append("</tbody>")
         return "".join(parts) + "</table>"
 
@@ -83,10 +87,11 @@ class FolkAnswer:
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{name}</th>' for name in ("", "the sentence", "verdict", "why", "decided by"))
         body = "".join(
-            f'<tr data-verdict="{row["verdict"]}"><th scope="row">{row["id"]}</th>'
-            f"<td>{html.escape(row['sentence'])}</td>"
-            f'<td><span class="gp-verdict">{row["verdict"]}</span></td><td>{html.escape(row["why"])}</td>'
-            f"<td>{', '.join(f'<code>{id}</code>' for id in row['claims'])}</td></tr>"
+            f'<tr data-verdict="{row["verdict"].split()[0].strip(",")}"><th scope="row">{row["id"]}</th>'
+            f"{claims.LEFT}{html.escape(row['sentence'])}</td>"
+            f'{claims.LEFT}<strong class="gp-verdict">{html.escape(row["verdict"])}</strong></td>'
+            f"{claims.LEFT}{html.escape(row['why'])}</td>"
+            f"{claims.LEFT}{', '.join(map(_link, row['claims']))}</td></tr>"
             for row in self.rows
         )
         return f'<table class="gp-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -102,14 +107,26 @@ def folk_sentences() -> list[dict]:
     return [{"verdict": UNDECIDED, "why": "", "claims": [], **row} for row in tomllib.loads(table)["sentence"]]
 
 
-def _title(record: dict) -> str:
-    """What tells this machine from the others, for a column head."""
+def _description(record: dict) -> str:
+    """What tells this machine from the others, in one line."""
     fingerprint = record["fingerprint"]
     threads = f"{fingerprint['threads']} thread{'s' if fingerprint['threads'] != 1 else ''}"
-    words = [fingerprint["cpu"], fingerprint["aten"], threads]
-    if mode := fingerprint["switches"].get("MKL_CBWR"):
-        words.append(f"MKL {mode.lower()}")
-    return f"{', '.join(words)}; {record['date']}"
+    switches = " ".join(f"{name}={value}" for name, value in fingerprint["switches"].items())
+    words = [
+        f"{fingerprint['cpu']} ({fingerprint['architecture']}, {fingerprint['system']})",
+        f"ATen {fingerprint['aten']}",
+        fingerprint["blas"],
+        threads,
+        f"GPU {fingerprint['gpu']}",
+        f"torch {fingerprint['torch']}",
+        *([switches] if switches else []),
+    ]
+    return f"{', '.join(words)}; recorded {record['date']}"
+
+
+def _link(id: str) -> str:
+    """To the claim's row in the ledger above."""
+    return f'<a href="#ledger-{id}"><code>{id}</code></a>'
 
 
 def _cell(verdict: str | None) -> str:

@@ -41,7 +41,7 @@ def fingerprint() -> dict:
     """What can change a computed number on this machine, and nothing that names its user, its paths or its host.
 
     Returns:
-        A flat dictionary of strings, numbers and lists, the same at each call in one process.
+        Strings, numbers, a list of instruction sets, and under ``switches`` a dictionary of environment variables.
 
     >>> sorted(fingerprint())[:4]
     ['architecture', 'aten', 'blas', 'cpu']
@@ -119,8 +119,8 @@ def lowered_environment() -> tuple[dict[str, str], str]:
         The variables, with ``MKL_CBWR`` only where MKL's bits would otherwise stay, and the report as lines of text.
 
     Raises:
-        RuntimeError: if the instruction set of an x86-64 processor does not change. Other processors have no lower
-            level in ATen; there one thread is all that the environment changes, and the report says so.
+        RuntimeError: if the instruction set of an x86-64 processor does not change, or MKL's bits stay. Other
+            processors have no lower level in ATen; there one thread is all that changes, and the report says so.
     """
     one_thread = {"OMP_NUM_THREADS": "1"}
     before, after, environment = probe_in(one_thread), probe_in(LOWERED), dict(LOWERED)
@@ -134,7 +134,8 @@ def lowered_environment() -> tuple[dict[str, str], str]:
         f"default, 1 thread: {before}\nlowered:           {after}\n"
         f"settings: {settings}\nchanged: {', '.join(changed) or 'nothing'}"
     )
-    if "ATen" not in changed and platform.machine() in ("x86_64", "AMD64"):
+    unchanged = "ATen" not in changed or ("MKL" in _blas() and not set(bits) & set(changed))
+    if unchanged and platform.machine() in ("x86_64", "AMD64"):
         raise RuntimeError(f"the instruction set did not change; a second run would prove nothing here\n{report}")
     return environment, report
 
@@ -156,7 +157,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(report, flush=True)
-    return subprocess.run(options.command, env={**os.environ, **environment}).returncode
+    try:
+        return subprocess.run(options.command, env={**os.environ, **environment}).returncode
+    except OSError as error:
+        print(f"{options.command[0]}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _cpu_name() -> str:
@@ -170,7 +175,8 @@ def _cpu_name() -> str:
         info.get("vendor_id", ""), info.get("CPU implementer", "")
     )
     model = info.get("model", info.get("CPU part", ""))
-    return f"{vendor or platform.machine()} {info.get('cpu family', '')} {model}".strip()
+    family = f"family {info['cpu family']} model" if "cpu family" in info else ""
+    return " ".join(filter(None, [vendor or platform.machine(), family, model]))
 
 
 def _simd() -> list[str]:

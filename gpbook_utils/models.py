@@ -6,7 +6,7 @@ import gpytorch
 import torch
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import Kernel, PeriodicKernel, RBFKernel, ScaleKernel
-from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.likelihoods import GaussianLikelihood, Likelihood
 from torch import Tensor
 
 
@@ -19,9 +19,13 @@ class ExactModel(gpytorch.models.ExactGP):
         kernel: the prior covariance function; a new RBF kernel by default.
         likelihood: observation noise; a new Gaussian likelihood by default, so that models share none by accident.
 
+    Kernel and likelihood are moved in place to the format and device of ``x``.
+
     Raises:
         ValueError: if ``x`` or ``y`` is empty, has another shape, or holds NaN or infinite entries, or if their formats
-            or devices differ. GPyTorch itself accepts targets of shape (n, 1), and takes them for n data sets.
+            or devices differ, or if ``kernel`` or ``likelihood`` is something else. GPyTorch itself accepts targets of
+            shape (n, 1), and broadcasts them to n data sets. A call in training mode at other inputs than the training
+            inputs is a ``ValueError`` too.
 
     >>> x = torch.linspace(0, 1, 5).unsqueeze(-1)
     >>> ExactModel(x, x.squeeze(-1)).covar_module(x).shape
@@ -32,10 +36,21 @@ class ExactModel(gpytorch.models.ExactGP):
         self, x: Tensor, y: Tensor, kernel: Kernel | None = None, likelihood: GaussianLikelihood | None = None
     ):
         _check_data(x, y)
+        for name, part, kind in (("kernel", kernel, Kernel), ("likelihood", likelihood, Likelihood)):
+            if part is not None and not isinstance(part, kind):
+                raise ValueError(f"{name} must be an instance of a GPyTorch {kind.__name__}; got {part!r}")
         super().__init__(x, y, GaussianLikelihood() if likelihood is None else likelihood)
         self.mean_module = gpytorch.means.ConstantMean()
         self.covar_module = RBFKernel() if kernel is None else kernel
         self.to(x)
+
+    def __call__(self, *inputs: Tensor, **options) -> MultivariateNormal:
+        """The prior at the training inputs in training mode, the posterior at any inputs in evaluation mode."""
+        if self.training and not all(map(torch.equal, inputs, self.train_inputs)):
+            raise ValueError(
+                "the model is in training mode and x is not its training inputs; call eval() for the posterior at x"
+            )
+        return super().__call__(*inputs, **options)
 
     def forward(self, x: Tensor) -> MultivariateNormal:
         """The prior at ``x``, of shape (m, d)."""
@@ -47,7 +62,8 @@ def trend_and_season() -> Kernel:
 
     :math:`k(x, x') = s_1 \exp(-\tfrac12 (x-x')^2/\ell_1^2) + s_2 \exp(-2 \sin^2(\pi(x-x')/p)/\ell_2)`, with
     GPyTorch's parametrisation of the periodic kernel. A new object at each call. The trend starts at
-    :math:`\ell_1` = 10 years; the period :math:`p` is one year and is not trained; the rest starts at the defaults.
+    :math:`\ell_1` = 10 years; the period :math:`p` is one year, to float32, and is not trained; the rest starts at the
+    defaults.
 
     >>> trend_and_season().kernels[1].base_kernel.period_length.item()
     1.0
@@ -63,15 +79,17 @@ def prior_covariance(model: gpytorch.models.GP, x: Tensor) -> Tensor:
     """The prior covariance matrix K(x, x) of the latent function, of shape (m, m): the kernel, no data, no noise.
 
     Raises:
-        ValueError: if ``model`` has no ``covar_module``.
+        ValueError: if ``model`` has no kernel ``covar_module``, or ``x`` is not a finite matrix in the model's format.
 
     >>> x = torch.zeros(2, 1)
     >>> prior_covariance(ExactModel(x, torch.zeros(2)), x)
     tensor([[1., 1.],
             [1., 1.]])
     """
-    if not hasattr(model, "covar_module"):
-        raise ValueError(f"model must have a covar_module; got {type(model).__name__} without one")
+    if not isinstance(getattr(model, "covar_module", None), Kernel):
+        raise ValueError(f"model must have a kernel, its covar_module; got {type(model).__name__} without one")
+    parameters = list(model.covar_module.parameters())
+    _check_inputs(x, like=parameters[0] if parameters else None)
     with torch.no_grad():
         return model.covar_module(x).to_dense()
 
@@ -81,10 +99,16 @@ def posterior(model: gpytorch.models.ExactGP, x: Tensor) -> MultivariateNormal:
 
     Caches of earlier predictions are dropped first, and the model and its likelihood are left in evaluation mode.
 
+    Raises:
+        ValueError: if ``model`` is not an exact GP with training data of shapes (n, d) and (n,), or ``x`` is not a
+            finite matrix with d columns in their format.
+
     >>> x = torch.linspace(0, 1, 3).unsqueeze(-1)
     >>> posterior(ExactModel(x, torch.zeros(3)), x).mean
     tensor([0., 0., 0.])
     """
+    _check_exact(model)
+    _check_inputs(x, like=model.train_inputs[0])
     model.train()
     model.eval()
     with torch.no_grad(), gpytorch.settings.debug(False):  # else it warns wherever x is the training inputs
@@ -94,12 +118,17 @@ def posterior(model: gpytorch.models.ExactGP, x: Tensor) -> MultivariateNormal:
 def marginal_likelihood(model: gpytorch.models.ExactGP) -> Tensor:
     """Log marginal likelihood of the training data, in nats per datum: a scalar. The model is left in training mode.
 
-    This is GPyTorch's ``ExactMarginalLogLikelihood``, which divides by n and adds the log density of priors.
+    This is GPyTorch's ``ExactMarginalLogLikelihood``, which divides by n and adds the log density of priors. It is one
+    number for each data set; targets of shape (n, 1) are broadcast to n of them, each repeating one target.
+
+    Raises:
+        ValueError: if ``model`` is not an exact GP with training data.
 
     >>> x = torch.linspace(0, 1, 3).unsqueeze(-1)
     >>> marginal_likelihood(ExactModel(x, torch.zeros(3))).shape
     torch.Size([])
     """
+    _check_exact(model, batch=True)
     model.train()
     objective = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
     return objective(model(*model.train_inputs), model.train_targets)
@@ -107,6 +136,9 @@ def marginal_likelihood(model: gpytorch.models.ExactGP) -> Tensor:
 
 def bitwise_equal(a: gpytorch.models.ExactGP, b: gpytorch.models.ExactGP, x: Tensor) -> dict[str, bool]:
     """The null control: are two exact GPs equal in every bit of what they say about ``x``, of shape (m, d)?
+
+    Raises:
+        ValueError: as :func:`posterior`.
 
     Returns:
         A truth value each for ``"prior"`` (covariance), ``"posterior"`` (mean and covariance) and ``"likelihood"``
@@ -122,6 +154,29 @@ def bitwise_equal(a: gpytorch.models.ExactGP, b: gpytorch.models.ExactGP, x: Ten
         "posterior": torch.equal(p.mean, q.mean) and torch.equal(p.covariance_matrix, q.covariance_matrix),
         "likelihood": torch.equal(marginal_likelihood(a), marginal_likelihood(b)),
     }
+
+
+def _check_exact(model, batch: bool = False) -> None:
+    if not isinstance(model, gpytorch.models.ExactGP) or model.train_inputs is None:
+        raise ValueError(f"model must be an exact GP with training data; got {type(model).__name__}")
+    targets = tuple(model.train_targets.shape)
+    if len(targets) != 1 and not batch:
+        raise ValueError(
+            f"model must have targets of shape (n,); got {targets}: GPyTorch broadcasts those to n data sets"
+        )
+
+
+def _check_inputs(x, like: Tensor | None) -> None:
+    """Check that ``x`` is a finite matrix with the format, and if ``like`` is a matrix the width, of ``like``."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 2 or x.numel() == 0:
+        shape = f" of shape {tuple(x.shape)}" if isinstance(x, Tensor) else ""
+        raise ValueError(f"x must be a floating-point tensor of shape (m, d); got {_kind(x)}{shape}")
+    if not torch.isfinite(x).all():
+        raise ValueError("x has NaN or infinite entries")
+    if like is not None and (x.dtype != like.dtype or x.device != like.device):
+        raise ValueError(f"x must be in the model's format, {like.dtype} on {like.device}; got {x.dtype} on {x.device}")
+    if like is not None and like.dim() == 2 and x.shape[1] != like.shape[1] and like.shape[0] != 1:
+        raise ValueError(f"x must have {like.shape[1]} columns as the training inputs; got {x.shape[1]}")
 
 
 def _check_data(x: Tensor, y: Tensor) -> None:

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -166,16 +167,17 @@ def execute(notebook: NotebookNode, folder: str | Path, timeout: float = 600, na
         coalesce_streams=True,
     )
     try:
-        client.execute(env=_kernel_environment())
+        with tempfile.TemporaryDirectory() as no_settings:  # of IPython: a reader's start-up files change results
+            client.execute(env={**_kernel_environment(), "IPYTHONDIR": no_settings})
     # After Ctrl-C nbclient stops the kernel and then trips over its own clean-up: the AssertionError.
     # One that a cell raises arrives as a CellExecutionError.
-    except (CellExecutionError, CellTimeoutError, DeadKernelError, AssertionError) as error:
+    except (CellExecutionError, CellTimeoutError, DeadKernelError, AssertionError, RuntimeError) as error:
         if isinstance(error, CellExecutionError):
             reason = f"{error.ename}: {error.evalue}"
         elif isinstance(error, CellTimeoutError):
             reason = f"took longer than {timeout:g} s"
         else:
-            reason = "the kernel died or was stopped"
+            reason = "the kernel died or was stopped" + (f" ({error})" if type(error) is RuntimeError else "")
         where = f"cell {position + 1} ({_first_line(notebook.cells[position].source)!r})"
         raise ChapterError(f"{name}: {where} failed: {reason}") from error
     return notebook
@@ -228,7 +230,7 @@ def replace_file(path: str | Path, content: str | bytes) -> None:
     content = content.encode("utf-8") if isinstance(content, str) else content
     if path.exists() and path.read_bytes() == content:
         return
-    part = path.with_name(f".{path.name}.part")  # the same name each time: a killed run leaves one at most
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # its own name: two runs never write one file
     try:
         with open(part, "wb") as file:
             file.write(content)
@@ -258,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
         start = time.perf_counter()
         try:
             run(path, allow_refuted=options.allow_refuted)
-        except (ValueError, ChapterError) as error:
+        except (OSError, ValueError, ChapterError) as error:
             print(error, file=sys.stderr)
             return 1
         print(f"{path.stem:32} {time.perf_counter() - start:6.1f} s", flush=True)

@@ -22,18 +22,18 @@ _STYLE = {
     "axes.prop_cycle": plt.cycler(color=PALETTE),
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10,
+    "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "axes.labelsize": 10,
+    "axes.labelsize": 11,
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",  # shipped with matplotlib, so the same picture everywhere
-    "font.size": 10,
+    "font.size": 10.5,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
 
 
-def figure(columns: int = 1, *, width: float = 7.0, height: float = 3.0, **options) -> tuple[Figure, Axes | np.ndarray]:
+def figure(columns: int = 1, *, width: float = 6.4, height: float = 3.0, **options) -> tuple[Figure, Axes | np.ndarray]:
     """A new figure in the book's style with ``columns`` axes side by side; sizes in inches.
 
     Raises:
@@ -94,8 +94,10 @@ def curves(
     show(fig, alt=alt, caption=caption)
 
 
-def matrices(titled: dict[str, object], *, alt: str, caption: str) -> None:
+def matrices(titled: dict[str, object], *, alt: str, caption: str, ends: tuple[str, str] | None = None) -> None:
     """Show covariance matrices of one set of points side by side, each with its own colour scale from zero.
+
+    ``ends`` labels the first and the last point on both axes.
 
     Raises:
         ValueError: if there is none, or if one is not a matrix of finite numbers.
@@ -109,7 +111,9 @@ def matrices(titled: dict[str, object], *, alt: str, caption: str) -> None:
     fig, axes = figure(len(values), height=2.4, squeeze=False)
     for ax, (title, matrix) in zip(axes[0], values.items(), strict=True):
         picture = ax.imshow(matrix, cmap="cividis", vmin=0, vmax=np.abs(matrix).max(), interpolation="nearest")
-        ax.set(title=title, xticks=[], yticks=[])
+        ax.set(title=title)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks([0, len(matrix) - 1] if ends else [], ends if ends else [])
         fig.colorbar(picture, ax=ax, shrink=0.8)
     show(fig, alt=alt, caption=caption)
 

@@ -34,15 +34,26 @@ def load(folder: str | Path) -> list[dict]:
     for path in sorted(Path(folder).glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            missing = [field for field in FIELDS if field not in record]
-        except (ValueError, TypeError) as error:
+            problem = _problem(record)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: is not a record ({error}); write it with `make record`") from error
-        if missing:
-            raise ValueError(f"{path}: is not a record, it lacks {', '.join(missing)}; write it with `make record`")
+        if problem:
+            raise ValueError(f"{path}: is not a record: {problem}; write it with `make record`")
         if path.stem != record["machine"]:
             raise ValueError(f"{path}: holds the record of {record['machine']}; a record bears its machine's name")
         found.append(record)
     return found
+
+
+def of_this_machine(folder: str | Path) -> list[dict]:
+    """The records of this computer under these switches, whatever was installed on it, its GPU included.
+
+    >>> of_this_machine("no such folder")
+    []
+    """
+    same = ("architecture", "system", "cpu", "switches")
+    here = machine.fingerprint()
+    return [record for record in load(folder) if all(record["fingerprint"][key] == here[key] for key in same)]
 
 
 def verdict_in(record: dict, claim: dict) -> str | None:
@@ -109,7 +120,7 @@ def write(decided: list[dict], folder: str | Path) -> Path:
         },
     }
     path = Path(folder) / f"{record['machine']}.json"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     notebooks.replace_file(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return path
 
@@ -128,13 +139,25 @@ def main(arguments: list[str] | None = None) -> int:
         path = write(decided, options.records)
         for page in every[len(chapters) :]:
             notebooks.run(page)
-    except (ValueError, notebooks.ChapterError) as error:
+    except (OSError, ValueError, notebooks.ChapterError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"written: {path}")
     differing = disagreements(decided, book)
     print("\n".join(differing) if differing else f"this machine agrees with the book on all {len(decided)} claims")
     return int(any(claim["verdict"] == claims.REFUTED for claim in decided))
+
+
+def _problem(record: dict) -> str:
+    """What is wrong with the contents of a record, or nothing."""
+    if missing := [field for field in FIELDS if field not in record]:
+        return f"it lacks {', '.join(missing)}"
+    if machine.identity(record["fingerprint"]) != record["machine"]:
+        return "its fingerprint is not that of its machine"
+    for id, entry in record["claims"].items():
+        if entry["verdict"] not in claims.VERDICTS or not {"measured", "digest"} <= entry.keys():
+            return f"its entry of claim {id!r} is {entry!r}"
+    return ""
 
 
 if __name__ == "__main__":

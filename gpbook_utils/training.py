@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
+
 import gpytorch
 import torch
 from torch import Tensor
@@ -46,10 +49,15 @@ def fit_in_turns(*models: gpytorch.models.ExactGP, steps: int = 100, lr: float =
     """
     if not models:
         raise ValueError("fit_in_turns needs at least one model")
-    if not isinstance(steps, int) or steps < 1:
+    for turn, model in enumerate(models):
+        if not isinstance(model, gpytorch.models.ExactGP) or model.train_inputs is None:
+            raise ValueError(f"model {turn} must be an exact GP with training data; got {type(model).__name__}")
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ValueError(f"model {turn} has no parameter to train: requires_grad is off for all of them")
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
         raise ValueError(f"steps must be a whole number, at least 1; got {steps!r}")
-    if not lr > 0:
-        raise ValueError(f"lr must be positive; got {lr!r}")
+    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < math.inf:
+        raise ValueError(f"lr must be a positive finite number; got {lr!r}")
     optimisers = [torch.optim.Adam(model.parameters(), lr=lr) for model in models]
     losses = torch.empty(steps, len(models), dtype=torch.float64)
     for step in range(steps):
@@ -57,9 +65,8 @@ def fit_in_turns(*models: gpytorch.models.ExactGP, steps: int = 100, lr: float =
             optimiser.zero_grad()
             loss = -marginal_likelihood(model)
             if loss.dim() != 0 or not torch.isfinite(loss):
-                raise ValueError(
-                    f"the loss of model {turn} at step {step} must be one finite number; got {loss.detach()}"
-                )
+                got = f"shape {tuple(loss.shape)}: squeeze the targets to (n,)" if loss.dim() else loss.item()
+                raise ValueError(f"the loss of model {turn} at step {step} must be one finite number; got {got}")
             loss.backward()
             optimiser.step()
             losses[step, turn] = loss.detach()

@@ -112,6 +112,7 @@ def _claims(notebook: NotebookNode) -> Iterator[tuple[int, dict, str]]:
 _UNSEEN = [
     (r"(?s:\A---\n.*?\n---\n)", ""),  # front matter
     (r"(?s:<!--.*?-->)", ""),
+    (r"<sup>", "^"),  # a power, read as one
     (r"^\([\w:.-]+\)=[ ]*$", ""),  # label
     (r"^:[\w-]+:.*$", ""),  # option of a directive
     (r"^([`:]{3,}\{(?:figure|image|literalinclude|include|bibliography)\}).*$", r"\1"),
@@ -164,7 +165,7 @@ _NUMBER = re.compile(
         [eE](?P<e>[+−-]?\d+)(?![A-Za-z\d])
       | \s*(?:\\times|\\cdot|×|·)\s*10\s*
         (?:\^\s*\{?\s*(?P<times>[+−-]?\d+)\s*\}?|(?P<times_raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))
-      | (?:\s*\^\s*\{?\s*|\*\*(?=[\d−-]))(?P<power>[+−-]?\d+)
+      | (?:\s*\^\s*[{(]?\s*|\*\*(?=[\d−-]))(?P<power>[+−-]?\d+)
       | (?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)
     )?
     """,
@@ -368,15 +369,15 @@ def size(path: Path, notebook: NotebookNode) -> list[str]:
 
 
 _MACHINE = {
-    "a path of this machine": r"(?<![\w./<)])/[A-Za-z][\w.-]{2,}/[\w./-]{2,}|~/\w[\w./-]*"
-    r"|[A-Z]:\\\w[\w.-]*\\|file://\S+",
+    "a path of this machine": r"(?<![\w./<)])/[A-Za-z][\w.-]{2,}/[\w./-]+|~/\w[\w./-]*"
+    r"|(?<![\w./<)])/(?:root|tmp|home)\b|\b[A-Z]:[\\/]\w[\w.-]*|file://\S+",
     "a memory address": r"\b0x[0-9a-fA-F]{6,}\b",
 }
 _RUN = {
     "a network address": r"\bhttps?://\S+|\blocalhost\b|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])",
     "a timing": r"\bWall time|\bCPU times|\d\s?(?:s/it|it/s)\b|\d\.\d+s\b|\d[mµμnu]s\b"
-    r"|\d\s(?:[mµμnu]?s|secs?|seconds?|min|minutes?)\b",
-    "a warning": r"\w*Warning\b|\bwarnings\.warn\b",
+    r"|\d\s?(?:[mµμnu]?s|secs?|seconds?|min|minutes?)\b|(?<![\d:])\d{1,2}:\d\d\b",
+    "a warning": r"(?i:\w*warning\b)|\bwarnings\.warn\b",
 }
 
 

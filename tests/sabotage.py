@@ -24,8 +24,8 @@ For a chapter ``chapters/NN_name.ipynb`` the file ``tests/sabotage/NN_name.toml`
 
 Falling means the verdict *refuted*: an exception is a failure of the test, and so is a text that the chapter
 no longer contains. Only the needed cells run (see ``slicing``); the same cells also run unchanged, and every
-claim that is to fall must hold there. Each run is a fork of one process that has imported torch, with one
-thread, in the chapter's folder.
+claim that is to fall must hold there, or be not observable on this machine, which is reported. Each run is a
+fork of one process that has imported torch, with one thread, in the chapter's folder.
 
 ``python tests/sabotage.py chapters/01_name.ipynb [claim ...]`` applies a chapter's sabotages, or those of the
 claims named, and says what each does.
@@ -125,11 +125,13 @@ class Result:
     cells: int
     seconds: float
     problem: str = ""
+    unobservable: tuple[str, ...] = ()  # claims that this machine can't decide, so nothing can refute them here
 
     def __str__(self) -> str:
-        fate = "FAILED " if self.problem else "refuted"
+        fate = "FAILED " if self.problem else "skipped" if self.unobservable else "refuted"
         line = f"{fate} {self.seconds:6.1f} s {self.cells:3} cells  {', '.join(self.sabotage.refutes)}"
-        return f"{line}  ({self.sabotage.why})" + (f"\n{self.problem}" if self.problem else "")
+        note = f" [not observable on this machine: {', '.join(self.unobservable)}]" if self.unobservable else ""
+        return f"{line}  ({self.sabotage.why}){note}" + (f"\n{self.problem}" if self.problem else "")
 
 
 # Reading a chapter and its plan.
@@ -277,6 +279,7 @@ def apply_all(chapter: Chapter, plan: Plan, *, timeout: float = TIMEOUT) -> list
                 len(chosen),
                 after.result().seconds,
                 _judge(sabotage, chosen, before.result(), after.result()),
+                _unobservable(sabotage, before.result()),
             )
             for sabotage, chosen, before, after in jobs
         ]
@@ -320,17 +323,22 @@ def execute(cells: Sequence[tuple[int, str]], folder: Path, *, timeout: float = 
     return Outcome(found, seconds, problem)
 
 
+def _unobservable(sabotage: Sabotage, unchanged: Outcome) -> tuple[str, ...]:
+    return tuple(id for id in sabotage.refutes if unchanged.verdicts.get(id) == UNOBSERVABLE)
+
+
 def _judge(sabotage: Sabotage, chosen: Sequence[int], before: Outcome, after: Outcome) -> str:
     numbers = ", ".join(str(i + 1) for i in chosen)
     unchanged = f"unchanged, code cells {numbers} must see the claims hold (if one is missing, set whole = true)"
     if before.problem:
         return f"{unchanged}: {before.problem}"
-    wrong = {id: before.verdicts.get(id, "undecided") for id in sabotage.refutes}
+    seen = [id for id in sabotage.refutes if id not in _unobservable(sabotage, before)]
+    wrong = {id: before.verdicts.get(id, "undecided") for id in seen}
     if wrong := {id: verdict for id, verdict in wrong.items() if verdict != HOLDS}:
         return f"{unchanged}; got {wrong}"
     if after.problem:
         return f"the sabotaged cells must run to their end: {after.problem}"
-    left = {id: after.verdicts.get(id, "undecided") for id in sabotage.refutes}
+    left = {id: after.verdicts.get(id, "undecided") for id in seen}
     left = {id: verdict for id, verdict in left.items() if verdict != REFUTED}
     return f"must be refuted under this sabotage; got {left}" if left else ""
 
@@ -400,6 +408,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         chapter, plan = read_chapter(options.notebook), read_plan(PLANS / f"{options.notebook.stem}.toml")
+        if unknown := set(options.claim) - set(chapter.cell_of):
+            known = ", ".join(chapter.cell_of)
+            raise ValueError(f"{chapter.name} makes no claim {', '.join(sorted(unknown))}; it makes {known}")
         if options.claim:
             chosen = [s for s in plan.sabotages if set(s.refutes) & set(options.claim)]
             cells = {id: cell for id, cell in chapter.cell_of.items() if any(id in s.refutes for s in chosen)}

@@ -44,7 +44,7 @@ def stored(id, verdict="holds"):
         (above(2, 1, reason=WHY), "holds"),
         (above(1, 1, reason=WHY), "refuted"),
         (above(math.nan, 1, reason=WHY), "refuted"),
-        (above(torch.tensor(2.0), 1, reason=WHY), "holds"),
+        (above(torch.tensor(2.0, requires_grad=True), 1, reason=WHY), "holds"),
         (unobservable("no GPU"), "not observable here"),
     ],
 )
@@ -91,6 +91,9 @@ def test_bad_sentences_are_refused(sentence):
         (lambda: near(1, math.nan, rtol=1, reason=WHY), "reference must be finite"),
         (lambda: near("much", 1, rtol=1, reason=WHY), "measured must be one real number"),
         (lambda: near(torch.ones(2), 1, rtol=1, reason=WHY), "measured must be one real number"),
+        (lambda: near("1.0", 1, rtol=1, reason=WHY), "measured must be one real number"),
+        (lambda: near(True, 1, rtol=1, reason=WHY), "measured must be one real number"),
+        (lambda: near(10**400, 1, rtol=1, reason=WHY), "measured must be one real number"),
         (lambda: within(1, 2, 1, reason=WHY), "0 < low < high"),
         (lambda: within(1, 0, 1, reason=WHY), "0 < low < high"),
         (lambda: below(1, -1, reason=WHY), "bound > 0"),
@@ -134,9 +137,10 @@ def test_guard_mode(monkeypatch):
     with pytest.raises(claims.GuardError, match="by a factor 2 only, the guard asks for 3"):
         claim("narrow", "It is small.", below(1, 2, reason=WHY))
     claim("fallen", "It is small.", below(2, 1, reason=WHY))  # a refuted claim is reported as such
-    monkeypatch.setenv("GPBOOK_GUARD", "much")
-    with pytest.raises(ValueError, match="GPBOOK_GUARD"):
-        claim("wide", "It is small.", below(1, 4, reason=WHY))
+    for text in ("much", "nan", "-1"):
+        monkeypatch.setenv("GPBOOK_GUARD", text)
+        with pytest.raises(ValueError, match="GPBOOK_GUARD"):
+            claim("wide", "It is small.", below(1, 4, reason=WHY))
 
 
 def test_verdicts_are_logged(monkeypatch, tmp_path):
@@ -167,6 +171,32 @@ def test_reading_what_is_no_notebook(tmp_path):
             claims.read(tmp_path / f"{name}.ipynb")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"nbformat": 4, "cells": null}',
+        '{"nbformat": 4, "cells": {}}',
+        '{"nbformat": 4, "cells": ["x"]}',
+        '{"nbformat": 4, "cells": [{}]}',
+        '{"nbformat": 4, "cells": [{"cell_type": "code"}]}',
+        '{"nbformat": 4, "cells": [{"cell_type": "code", "source": "1", "execution_count": 1}]}',
+    ],
+)
+def test_reading_a_damaged_notebook(tmp_path, text, capsys):
+    (tmp_path / "a.ipynb").write_text(text)
+    assert claims.main([str(tmp_path / "a.ipynb")]) == 2
+    assert "a.ipynb: is not a Jupyter notebook" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage", [{"id": "a"}, "a text", {**claims.Claim("a", "A.", claims.Check("maybe")).to_json()}]
+)
+def test_reading_a_damaged_claim(tmp_path, damage):
+    path = make_notebook(tmp_path / "01_x.ipynb", {claims.MIME: damage})
+    with pytest.raises(ValueError, match="a stored claim is damaged|is not a Jupyter notebook"):
+        claims.read(path)
+
+
 def test_reading_what_was_never_executed(tmp_path):
     path = make_notebook(tmp_path / "01_one.ipynb", execution_count=None)
     with pytest.raises(ValueError, match="01_one: has code cells that were never executed"):
@@ -175,13 +205,19 @@ def test_reading_what_was_never_executed(tmp_path):
 
 def test_an_id_may_be_used_once(tmp_path):
     first, second = (make_notebook(tmp_path / f"0{i}_x.ipynb", stored("same")) for i in (1, 2))
-    with pytest.raises(ValueError, match="'same' is used in 01_x and in 02_x"):
+    with pytest.raises(ValueError, match="'same' is used in .*01_x.ipynb and in .*02_x.ipynb"):
         claims.read_all([first, second])
     twice = make_notebook(tmp_path / "03_x.ipynb", stored("same"), stored("same"))
     with pytest.raises(ValueError, match="03_x: two cells make the claim 'same'"):
         claims.read(twice)
     with pytest.raises(ValueError, match="paths is empty"):
         claims.read_all([])
+    with pytest.raises(ValueError, match="names a notebook twice"):
+        claims.read_all([first, str(first)])
+    (tmp_path / "other").mkdir()
+    namesake = make_notebook(tmp_path / "other" / first.name, stored("same"))
+    with pytest.raises(ValueError, match="'same' is used in"):
+        claims.read_all([first, namesake])
 
 
 def test_command_line(tmp_path, capsys):

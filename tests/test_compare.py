@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from gpbook_utils.compare import compare, condition_number, kl_divergence, ulp, unit_roundoff
+from gpbook_utils.compare import compare, condition_number, covariance, kl_divergence, ulp, unit_roundoff
 
 IDENTITY = torch.eye(3, dtype=torch.float64)
 ZERO = torch.zeros(3, dtype=torch.float64)
@@ -40,10 +40,21 @@ def test_known_sizes():
     assert result.verdict == "more than rounding explains"
 
 
-def test_ulps_count_in_the_coarser_format():
+def test_formats_are_compared_only_on_request():
     a, b = torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float32)
     b[0] += 2**-23
-    assert compare(a, b).ulps == compare(b, a).ulps == 1
+    with pytest.raises(ValueError, match="same dtype; got torch.float64 and torch.float32. Cast one"):
+        compare(a, b)
+    result = compare(a, b.double(), computed_in=torch.float32)
+    assert result.ulps == 1 and result.verdict == "rounding explains it"
+
+
+def test_sizes_of_any_magnitude():
+    assert compare(torch.tensor([[1.0]]), torch.tensor([[1 + 2**-23]])).verdict == "rounding explains it"
+    tiny = torch.tensor([1e-7, 2e-7], dtype=torch.float16)  # subnormal: one unit apart is rounding
+    assert compare(tiny, tiny + torch.tensor([6e-8, 0], dtype=torch.float16)).verdict == "rounding explains it"
+    for size in (1e-200, 1e300, torch.finfo(torch.float64).max / 2):
+        assert compare(IDENTITY * size, IDENTITY * size * 1.5).relative == pytest.approx(0.5)
 
 
 def test_condition_number_and_scale_widen_what_rounding_explains():
@@ -60,8 +71,9 @@ def test_zero_reference():
 
 def test_gaussians():
     result = compare(gaussian(), gaussian(mean=ZERO + 2))
-    assert result.equal and result.shift == 2 and result.kl == pytest.approx(6)
-    assert "mean shift 2 sd" in repr(result)
+    assert not result.equal and result.max_abs == 0 and result.shift == 2 and result.kl == pytest.approx(6)
+    assert result.verdict == "more than rounding explains" and "mean shift 2 sd" in repr(result)
+    assert compare(gaussian(), gaussian()).equal
 
 
 def test_kl_against_torch():
@@ -76,6 +88,27 @@ def test_kl_against_torch():
 
 def test_kl_of_near_equals_is_not_lost_in_cancellation():
     assert kl_divergence(gaussian(), gaussian(K=IDENTITY * (1 + 1e-9)))[0] == pytest.approx(0.75e-18, rel=1e-5)
+
+
+def test_kl_of_very_different_gaussians():
+    narrow, wide = gaussian(K=IDENTITY * 1e-17), gaussian()
+    assert kl_divergence(narrow, wide)[0] == pytest.approx(torch.distributions.kl_divergence(narrow, wide).item())
+    assert kl_divergence(gaussian(K=IDENTITY * 1e300), gaussian(K=IDENTITY * 1e-300))[0] is None
+    with pytest.raises(ValueError, match="b must be a MultivariateNormal; got Tensor"):
+        kl_divergence(wide, IDENTITY)
+    with pytest.raises(ValueError, match="the same number of variables; got 3 and 2"):
+        kl_divergence(wide, MultivariateNormal(ZERO[:2], IDENTITY[:2, :2]))
+
+
+def test_a_covariance_must_be_symmetric():
+    lopsided = linear_operator.to_linear_operator(torch.tensor([[1.0, 0.9], [0.0, 1.0]]))
+    with pytest.raises(ValueError, match="covariance of a must be symmetric"):
+        covariance(gpytorch.distributions.MultivariateNormal(torch.zeros(2), lopsided), "a")
+
+
+def test_no_variance_no_shift():
+    flat = gpytorch.distributions.MultivariateNormal(ZERO, linear_operator.to_linear_operator(0 * IDENTITY))
+    assert compare(flat, flat).shift == 0
 
 
 def test_kl_is_undefined_with_its_reason():
@@ -105,8 +138,12 @@ def test_gpytorch_lazy_matrices():
         (IDENTITY, IDENTITY * math.nan, "b has 9 NaN or infinite entries"),
         (IDENTITY / 0, IDENTITY, "a has 9 NaN or infinite"),
         (IDENTITY[:0], IDENTITY[:0], "a is empty"),
-        (IDENTITY.int(), IDENTITY, "a must be in a floating-point format; got torch.int32"),
-        ([[1.0]], IDENTITY, "a must be a torch tensor; got list"),
+        (IDENTITY.int(), IDENTITY, "a must be in a floating-point format of .* got torch.int32"),
+        ([[1.0]], IDENTITY, "a must be a dense torch tensor; got list"),
+        (IDENTITY.to_sparse(), IDENTITY, "a must be a dense torch tensor"),
+        (torch.tensor(1.0), torch.tensor(1.0), r"a must have shape \(n,\) or \(n, m\); got \(\)"),
+        (IDENTITY.expand(2, 3, 3), IDENTITY.expand(2, 3, 3), "a must have shape"),
+        (gaussian(mean=ZERO), None, "both be Gaussians; got MultivariateNormal and NoneType"),
         (gaussian(), IDENTITY, "both be matrices or both be Gaussians"),
     ],
 )
@@ -116,7 +153,17 @@ def test_bad_input(a, b, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"condition_number": 0.5}, {"condition_number": math.nan}, {"scale": 0}, {"scale": -1}]
+    "options",
+    [
+        {"condition_number": 0.5},
+        {"condition_number": math.nan},
+        {"condition_number": None},
+        {"scale": 0},
+        {"scale": -1},
+        {"scale": "a"},
+        {"size": 0},
+        {"computed_in": torch.int32},
+    ],
 )
 def test_bad_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -125,7 +172,7 @@ def test_bad_options(options):
 
 def test_a_batch_of_gaussians_is_refused():
     batch = MultivariateNormal(torch.zeros(2, 3), torch.eye(3).expand(2, 3, 3))
-    with pytest.raises(ValueError, match="a batch of Gaussians"):
+    with pytest.raises(ValueError, match="a must be one Gaussian, not a batch"):
         compare(batch, batch)
 
 
@@ -139,6 +186,8 @@ def test_condition_number():
 
 def test_units():
     assert unit_roundoff(torch.float32) == 2**-24
-    for value in (0.3, 1.0, 1000.0, 1e-300):
+    for value in (0.3, 1.0, 7.999999999999999, 1000.0, 1e-300, 5e-324):
         assert ulp(value, torch.float64) == math.nextafter(value, math.inf) - value
-    assert ulp(0.0, torch.float32) > 0
+    assert ulp(0.0, torch.float32) == 2**-149
+    with pytest.raises(ValueError, match="magnitude"):
+        ulp(-1.0, torch.float32)

@@ -22,6 +22,32 @@ def test_a_record_is_written_and_read_back(tmp_path):
     assert records.verdict_in(record, a_claim(id="b")) is None
 
 
+@pytest.mark.parametrize("change", [{"claims": []}, {"claims": {"a": {}}}, {"claims": {"a": {"verdict": "passed"}}}])
+def test_a_damaged_record(tmp_path, change):
+    path = records.write([a_claim()], tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match="is not a record"):
+        records.load(tmp_path)
+
+
+def test_a_forged_fingerprint(tmp_path):
+    path = records.write([a_claim()], tmp_path)
+    record = json.loads(path.read_text())
+    record["fingerprint"]["gpu"] = "a large one"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="its fingerprint is not that of its machine"):
+        records.load(tmp_path)
+
+
+def test_this_machine_is_known_by_its_processor(tmp_path, monkeypatch):
+    here = machine.fingerprint()
+    for change in ({"gpu": "a large one"}, {"cpu": "another"}):
+        monkeypatch.setattr(machine, "fingerprint", lambda change=change: here | change)
+        records.write([a_claim()], tmp_path)
+    monkeypatch.setattr(machine, "fingerprint", lambda: here)
+    assert [record["fingerprint"]["gpu"] for record in records.of_this_machine(tmp_path)] == ["a large one"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [("{", "is not a record"), ("{}", "lacks machine"), ("3", "is not a record")]
 )

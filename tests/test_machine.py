@@ -60,8 +60,21 @@ def test_a_lowering_that_changes_nothing_is_an_error(monkeypatch, capsys):
     assert "the instruction set did not change" in capsys.readouterr().err
 
 
+@x86
+def test_the_blas_must_change_too(monkeypatch):
+    answers = {"ATen": "AVX2", "float32 product": "a", "product": "b", "Cholesky": "c"}
+    low = lambda environment: answers | ({"ATen": "DEFAULT"} if "ATEN_CPU_CAPABILITY" in environment else {})  # noqa: E731
+    monkeypatch.setattr(machine, "probe_in", low)
+    monkeypatch.setattr(machine, "_blas", lambda: "MKL 1")
+    with pytest.raises(RuntimeError, match="changed: ATen$"):
+        machine.lowered_environment()
+    monkeypatch.setattr(machine, "_blas", lambda: "OPENBLAS")
+    assert "MKL_CBWR" not in machine.lowered_environment()[0]
+
+
 def test_the_command_s_status_is_returned(monkeypatch):
     monkeypatch.setattr(machine, "lowered_environment", lambda: ({}, "report"))
     assert machine.main(["lowered", sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    assert machine.main(["lowered", "no-such-command"]) == 1
     with pytest.raises(SystemExit):
         machine.main(["lowered"])

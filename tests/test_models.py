@@ -1,5 +1,7 @@
 """Data, models and training: what they promise, and what bad input gets."""
 
+import math
+
 import gpytorch
 import pytest
 import torch
@@ -43,6 +45,8 @@ def test_tables():
 def test_bad_tables():
     with pytest.raises(ValueError, match="name must be one of 'co2', 'seattle'; got 'co3'"):
         data.load("co3")
+    with pytest.raises(ValueError, match="name must be one of"):
+        data.load(["co2"])
     for dtype in (torch.int64, "float64"):
         with pytest.raises(ValueError, match="dtype"):
             data.load("co2", dtype=dtype)
@@ -118,14 +122,54 @@ def test_bad_data(x, y, message):
         ExactModel(x, y)
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X.float(), "x must be in the model's format, torch.float64"),
+        (X.squeeze(-1), r"x must be a floating-point tensor of shape \(m, d\); got torch.float64 of shape \(8,\)"),
+        (X.tolist(), "x must be a floating-point tensor .*got list"),
+        (X / 0, "x has NaN or infinite entries"),
+        (X.expand(8, 2), "x must have 1 columns"),
+    ],
+)
+def test_bad_inputs(x, message):
+    with pytest.raises(ValueError, match=message):
+        posterior(ExactModel(X, Y), x)
+
+
+def test_bad_models():
+    class Plain(gpytorch.models.ExactGP):
+        pass
+
+    for function in (lambda m: posterior(m, X), marginal_likelihood):
+        for model in (torch.nn.Identity(), None, Plain(None, None, gpytorch.likelihoods.GaussianLikelihood())):
+            with pytest.raises(ValueError, match="model must be an exact GP with training data"):
+                function(model)
+    with pytest.raises(ValueError, match=r"targets of shape \(n,\); got \(8, 1\)"):
+        posterior(Plain(X, Y.unsqueeze(-1), gpytorch.likelihoods.GaussianLikelihood()), X)
+    for options in ({"kernel": "rbf"}, {"kernel": gpytorch.kernels.RBFKernel}, {"likelihood": "a"}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be an instance of a GPyTorch"):
+            ExactModel(X, Y, **options)
+
+
+def test_the_wrong_mode_is_named():
+    with pytest.raises(ValueError, match="the model is in training mode and x is not its training inputs; call eval"):
+        ExactModel(X, Y)(X + 1)
+
+
 def test_bad_training():
     model = ExactModel(X, Y)
     before = [p.clone() for p in model.parameters()]
-    for options in ({"steps": 0}, {"steps": 2.0}, {"lr": 0}, {"lr": -1}):
+    wrong = [{"steps": 0}, {"steps": 2.0}, {"steps": True}, {"lr": 0}, {"lr": -1}, {"lr": math.inf}, {"lr": "a"}]
+    for options in wrong:
         with pytest.raises(ValueError, match=next(iter(options))):
             fit(model, **options)
     with pytest.raises(ValueError, match="at least one model"):
         fit_in_turns()
+    with pytest.raises(ValueError, match="model 1 must be an exact GP with training data; got Identity"):
+        fit_in_turns(model, torch.nn.Identity())
+    with pytest.raises(ValueError, match="model 0 has no parameter to train"):
+        fit(ExactModel(X, Y).requires_grad_(False))
     assert all(map(torch.equal, before, model.parameters()))
 
 
@@ -137,5 +181,5 @@ def test_a_loss_that_is_not_finite_is_named():
 
 
 def test_a_model_without_a_kernel():
-    with pytest.raises(ValueError, match="covar_module"):
+    with pytest.raises(ValueError, match="model must have a kernel"):
         prior_covariance(torch.nn.Identity(), X)

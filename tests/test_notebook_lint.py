@@ -184,6 +184,7 @@ prose(
     "\n$\\le10^{-16}$",
     "\n10**-16",
 )
+prose(lint.numbers_in_prose, "number 1e-16", "\n10<sup>-16</sup>", "\n10^(-16)")
 prose(lint.numbers_in_prose, "number 3.5e-4", "\n$3.5\\times10^{-4}$", "\n3.5 × 10⁻⁴", "\n3.5e-04")
 prose(lint.numbers_in_prose, "number 2^-53", "\n$2^{-53}$", "\n2⁻⁵³")
 prose(lint.numbers_in_prose, "number 2.13.0", "\ntorch 2.13.0")
@@ -289,6 +290,7 @@ def heavy_notebook(notebook):
 
 
 output(lint.machine_text, "path of this machine", "in /home/ada/book/a.py", "path=/private/var/a", "~/book/x.py")
+output(lint.machine_text, "path of this machine", "in /tmp/x", "/root", "C:/Users/x")
 output(
     lint.machine_text,
     "path of this machine",
@@ -307,12 +309,16 @@ output(
     "Wall time: 3",
     "3 seconds",
     "5.1it/s",
+    "done in 12s",
+    "0:00:03",
+    "1 min",
 )
 output(
     lint.machine_text,
     "a warning",
     "UserWarning: not positive definite",
     "warnings.warn(",
+    "WARNING: bad",
     mimes=["text/plain", "stdout"],
 )
 output(lint.machine_text, "stderr", "a message", mimes=["stderr"])

@@ -63,6 +63,14 @@ def test_an_unobservable_verdict_is_not_a_fall(tmp_path):
     assert "not observable here" in only_result(tmp_path, IMPORTS, "x = 2", cell).problem
 
 
+def test_what_this_machine_cannot_decide_is_listed(tmp_path):
+    cell = 'claim("two-even", "Two is even.", unobservable("no GPU"))'
+    result = only_result(tmp_path, IMPORTS, "x = 2", cell)
+    assert (
+        result.problem == "" and str(result).startswith("skipped") and "not observable on this machine" in str(result)
+    )
+
+
 def test_a_claim_left_undecided_is_not_a_fall(tmp_path):
     result = only_result(tmp_path, IMPORTS, "x = 2", f"if x == 2:\n    {CLAIM}")
     assert "undecided" in result.problem
@@ -240,6 +248,14 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "'lonely' has no sabotage" in capsys.readouterr().err
     assert sabotage.main([str(tmp_path / "chapter.ipynb"), "two-even"]) == 0
     assert capsys.readouterr().out.startswith("refuted")
+
+
+def test_the_command_line_knows_its_claims(tmp_path, monkeypatch, capsys):
+    chapter_of(tmp_path, IMPORTS, "x = 2", CLAIM)
+    plan_of(tmp_path, PLAN)
+    monkeypatch.setattr(sabotage, "PLANS", tmp_path)
+    assert sabotage.main([str(tmp_path / "chapter.ipynb"), "no-such-claim"]) == 1
+    assert "makes no claim no-such-claim; it makes two-even" in capsys.readouterr().err
 
 
 def test_the_guard_mode_is_off(tmp_path):

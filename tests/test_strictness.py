@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from gpbook_utils import machine
+
 ROOT = Path(__file__).parents[1]
 
 pytest_plugins = ["pytester"]
@@ -16,12 +18,11 @@ pytest_plugins = ["pytester"]
 
 @pytest.fixture
 def project(pytester):
-    """An empty book with the real conftest.py, on a machine called this-machine."""
+    """An empty book with the real conftest.py."""
     pytester.makeconftest((ROOT / "conftest.py").read_text(encoding="utf-8"))
     addopts = f"--nbval --nbval-current-env --nbval-sanitize-with {ROOT / 'tests' / 'nbval_sanitize.cfg'}"
     pytester.makeini(f"[pytest]\naddopts = {addopts} -rfE -p no:cacheprovider")
     pytester.mkdir("chapters")
-    (pytester.mkpydir("gpbook_utils") / "machine.py").write_text("def identity():\n    return 'this-machine'\n")
     return pytester
 
 
@@ -115,13 +116,19 @@ def test_a_claim_that_this_machine_decided_stays_decided(project):
 
     records = project.mkdir("records")
     before = {"held": "holds", "fell": "refuted", "never-seen": "not observable here", "still-holds": "holds"}
-    for machine, verdicts in {"this-machine": before, "another": {"seen-elsewhere": "holds"}}.items():
-        record = {"machine": machine, "claims": {id: {"verdict": verdict} for id, verdict in verdicts.items()}}
-        (records / f"{machine}.json").write_text(json.dumps(record))
+    here = machine.fingerprint()
+    elsewhere = here | {"cpu": "another"}
+    for fingerprint, verdicts in ((here, before), (elsewhere, {"seen-elsewhere": "holds"})):
+        name = machine.identity(fingerprint)
+        entries = {id: {"verdict": verdict, "measured": "", "digest": ""} for id, verdict in verdicts.items()}
+        record = {"machine": name, "date": "2026-01-01", "fingerprint": fingerprint, "claims": entries}
+        (records / f"{name}.json").write_text(json.dumps(record))
     result = run(project, "chapters")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert [line.split()[2] for line in result.outlines if line.startswith("FAILED: claim")] == ["'fell'", "'held'"]
-    result.stdout.fnmatch_lines(["FAILED: claim 'held' is not observable here, but records/this-machine.json *"])
+    result.stdout.fnmatch_lines(
+        [f"FAILED: claim 'held' is not observable here, but records/{machine.identity(here)}.json *"]
+    )
 
 
 def test_what_nbval_compares(project):
