@@ -121,6 +121,7 @@ def matrices(titled: dict[str, object], *, alt: str, caption: str, ends: tuple[s
 def ruler(differences: dict[str, float], *, alt: str, caption: str, floor: float = 1e-17) -> None:
     """Show named relative differences on the book's common logarithmic axis, from ``floor`` to a little above 1.
 
+    A difference above 1 lengthens the axis, so that its label stays on the picture.
     An exact zero is drawn hollow at the left edge and labelled "equal".
 
     Raises:
@@ -136,7 +137,8 @@ def ruler(differences: dict[str, float], *, alt: str, caption: str, floor: float
         label = f"{value:.0e}" if value else "equal"
         ax.annotate(label, (shown, row), (8, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(differences)), list(differences))
-    ax.set(xscale="log", xlim=(floor, 100), ylim=(len(differences) - 0.5, -0.5), xlabel="relative difference")
+    ax.set(xscale="log", xlim=(floor, 100 * max(1, *differences.values())), ylim=(len(differences) - 0.5, -0.5))
+    ax.set_xlabel("relative difference")
     ax.set_xticks([10.0**power for power in range(-16, 1, 4)])
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0, pad=8)

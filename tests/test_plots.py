@@ -35,6 +35,13 @@ def test_every_kind_of_figure(shown):
     assert len(shown) == 4
 
 
+def test_a_large_difference_keeps_its_label_on_the_picture(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "show", lambda fig, **_: drawn.append(fig))
+    plots.ruler({"small": 1e-3, "large": 5e4}, **WORDS)
+    assert drawn[0].axes[0].get_xlim()[1] > 5e4  # matplotlib leaves out the label of a point off the axes
+
+
 def test_the_reader_s_style_is_left_alone(shown):
     import matplotlib
 
