@@ -20,6 +20,11 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
+REASONS = {
+    NanError: "the covariance has NaN entries",
+    NotPSDError: "the covariance is not positive definite",
+    torch.linalg.LinAlgError: "the covariance is not positive definite",
+}
 MakeModel = Callable[[torch.Size], tuple[gpytorch.Module, gpytorch.Module]]
 
 
@@ -68,8 +73,8 @@ class Layout:
             shape = getattr(batched.get(name), "shape", None)
             if shape != (2, *parameter.shape):
                 raise ValueError(
-                    f"make_model(batch_shape) must give every parameter a leading dimension for the members; {name} has "
-                    f"shape {tuple(parameter.shape)} alone and {shape and tuple(shape)} in a batch of two. "
+                    f"make_model(batch_shape) must give every parameter a leading dimension for the members; {name} "
+                    f"has shape {tuple(parameter.shape)} alone and {shape and tuple(shape)} in a batch of two. "
                     "Pass batch_shape=batch_shape to every kernel, mean and likelihood"
                 )
             columns = slice(self.width, self.width + parameter.numel())
@@ -119,7 +124,7 @@ class Layout:
         return rows
 
     def values(self, raw: Tensor) -> dict[str, Tensor]:
-        """From raw rows, of shape (..., width), to values by name: shape (..., *shape), or (...) for a single number."""
+        """From raw rows, of shape (..., width), to values by name, of shape (..., *shape), or (...) for one number."""
         result = {}
         for slot in self.slots:
             value = slot.value(raw[..., slot.columns])
@@ -168,53 +173,56 @@ class GaussianLoss(torch.autograd.Function):
 class ExactLoss:
     """The negative log marginal likelihood per datum of a batch of exact GPs, and its gradient, row by row.
 
-    It is what GPyTorch's ``ExactMarginalLogLikelihood`` computes by Cholesky, priors and added loss terms included.
+    It is what GPyTorch's ``ExactMarginalLogLikelihood`` computes, priors and added loss terms included, by Cholesky for
+    any number of data.
     Models are built for a few batch sizes only and kept; a batch between two sizes is filled up with copies.
 
     Args:
         make_model, layout: which models, and where their parameters are.
         members: the largest batch.
-        closed_form: the gradient in closed form, or else by automatic differentiation of GPyTorch's own objective.
+        closed_form: the gradient in closed form, or else GPyTorch's own objective and automatic differentiation, which
+            is slower, and with one member gives exactly the numbers of a plain loop.
     """
 
     def __init__(self, make_model: MakeModel, layout: Layout, members: int, closed_form: bool = True):
-        self.make_model, self.layout, self.closed_form = make_model, layout, closed_form
-        self.step = max(1, members // 8)
+        self.make_model, self.layout, self.members, self.closed_form = make_model, layout, members, closed_form
         self.models: dict[int, tuple] = {}
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
         """Losses of shape (b,) and gradients of shape (b, width) at ``rows`` of shape (b, width).
 
-        Also returns, for rows whose loss is NaN, the reason, and the rows to whose covariance GPyTorch's jitter was
+        Also returns, for each row whose loss is NaN, the reason, and the rows to whose covariance GPyTorch's jitter was
         added, as it is whenever a factorisation fails at first.
         """
         count = len(rows)
-        size = min(-(-count // self.step) * self.step, self._largest(count))
+        step = max(1, self.members // 8)
+        size = max(count, min(-(-count // step) * step, self.members))
         if size not in self.models:
             model, likelihood = build(self.make_model, torch.Size([size]))
             self.models[size] = model.train(), likelihood.train(), parameters_of(model, likelihood)
         model, likelihood, parameters = self.models[size]
-        padded = torch.cat([rows, rows[-1:].expand(size - count, -1)]) if size > count else rows
+        padded = torch.cat([rows, rows[-1:].expand(size - count, -1)])
         self.layout.write(padded, parameters)
-        with torch.enable_grad(), gpytorch.settings.debug(False):  # debug compares the inputs with themselves
-            loss, problems, jittered = self._loss(model, likelihood)
-            if loss.shape != (size,):
-                raise ValueError(f"the loss of {size} members must have shape ({size},); got {tuple(loss.shape)}")
-            free = [parameter for parameter in parameters if parameter.requires_grad]
-            found = iter(torch.autograd.grad(loss.sum(), free, allow_unused=True))
+        try:
+            with torch.enable_grad(), gpytorch.settings.debug(False):  # debug compares the inputs with themselves
+                loss, problems, jittered = self._loss(model, likelihood)
+                if loss.shape != (size,):
+                    raise ValueError(f"a batch of {size} models must have {size} losses; got shape {tuple(loss.shape)}")
+                free = [parameter for parameter in parameters if parameter.requires_grad]
+                found = iter(torch.autograd.grad(loss.sum(), free, allow_unused=True))
+        except tuple(REASONS) as error:  # GPyTorch's own objective, which does not say of which member
+            return self._one_by_one(rows) if count > 1 else self._failed(rows, error)
         gradient = torch.zeros_like(padded)
         for slot, parameter in zip(self.layout.slots, parameters, strict=True):
             part = next(found) if parameter.requires_grad else None
             if part is not None:
                 gradient[:, slot.columns] = part.reshape(size, -1)
         loss, gradient = loss.detach()[:count], gradient[:count]
-        for row in (~(torch.isfinite(loss) & torch.isfinite(gradient).all(-1))).nonzero().flatten().tolist():
+        problems = {row: reason for row, reason in problems.items() if row < count}
+        for row in (~(loss.isfinite() & gradient.isfinite().all(-1))).nonzero().flatten().tolist():
             problems.setdefault(row, "the loss or its gradient is not finite")
             loss[row] = torch.nan
-        return loss, gradient, {row: why for row, why in problems.items() if row < count}, jittered
-
-    def _largest(self, count: int) -> int:
-        return max(count, self.step * 8)
+        return loss, gradient, problems, {row for row in jittered if row < count}
 
     def _loss(self, model, likelihood) -> tuple[Tensor, dict[int, str], set[int]]:
         objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
@@ -228,15 +236,25 @@ class ExactLoss:
         system.diagonal(dim1=-2, dim2=-1).add_(diagonal.detach())
         factor, problems, jittered = factorise(system)
         log_density = -GaussianLoss.apply(factor, covariance, diagonal.expand_as(residual), residual)
-        data = model.train_targets.shape[-1]
-        return -objective._add_other_terms(log_density, ()) / data, problems, jittered
+        if any(True for _ in model.named_priors()) or any(True for _ in model.added_loss_terms()):
+            log_density = objective._add_other_terms(log_density, ())
+        return -log_density / residual.shape[-1], problems, jittered
+
+    def _one_by_one(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
+        losses, gradients, problems, _ = zip(*(self(row.unsqueeze(0)) for row in rows), strict=True)
+        reasons = {place: problem[0] for place, problem in enumerate(problems) if problem}
+        return torch.cat(losses), torch.cat(gradients), reasons, set()
+
+    @staticmethod
+    def _failed(row: Tensor, error: Exception) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
+        return row.new_full((1,), torch.nan), torch.zeros_like(row), {0: REASONS[type(error)]}, set()
 
 
 def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
     """Cholesky factors of a batch of shape (b, n, n), each member on its own.
 
-    A member that is not positive definite gets GPyTorch's jitter, as it would alone; if that does not help, or if it has
-    NaN entries, its factor is NaN.
+    A member that is not positive definite gets GPyTorch's jitter, as it would alone; if that does not help, or if it
+    has NaN entries, its factor is NaN.
 
     Returns:
         The factors, the reason for each member without one, and the members to which jitter was added.
@@ -253,11 +271,8 @@ def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
                 warnings.simplefilter("ignore")  # about the jitter, which the caller learns of
                 factor[member] = psd_safe_cholesky(covariance[member])
             jittered.add(member)
-        except NanError:
-            problems[member] = "the covariance has NaN entries"
-        except NotPSDError:
-            problems[member] = "the covariance is not positive definite"
-        if member in problems:
+        except (NanError, NotPSDError) as error:
+            problems[member] = REASONS[type(error)]
             factor[member] = torch.nan
     return factor, problems, jittered
 

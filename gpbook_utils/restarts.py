@@ -93,17 +93,17 @@ def fit_restarts(
     """Train one exact GP from many starts, as batches of models.
 
     Each start goes where it would go alone, up to rounding: the starts share no parameter, no optimiser state and no
-    failure. With ``"adam"`` and ``"sgd"`` all take the same number of steps; with ``"lbfgs"``, which is SciPy's L-BFGS-B
-    without bounds, a start leaves the batch when it has converged. The same starts give the same result, bit by bit,
-    for any number of workers.
+    failure. With ``"adam"`` and ``"sgd"`` all take the same number of steps; with ``"lbfgs"``, which is SciPy's
+    L-BFGS-B without bounds, a start leaves the batch when it has converged. The same starts give the same result, bit
+    by bit, for any number of workers.
 
     Args:
         make_model: called with a ``batch_shape``, ``torch.Size([b])`` for a batch and ``torch.Size([])`` for a single
             model; returns the model and its likelihood. It must pass the ``batch_shape`` to every kernel, mean and
             likelihood. The data are those of the model.
         starts: values by name, each of shape (R,) for a single number or (R, *shape). Names are those of
-            ``model.initialize``: ``"covar_module.lengthscale"`` for a value, ``"covar_module.raw_lengthscale"`` for a raw
-            parameter. A parameter that is not named starts where ``make_model`` puts it.
+            ``model.initialize``: ``"covar_module.lengthscale"`` for a value, ``"covar_module.raw_lengthscale"`` for a
+            raw parameter. A parameter that is not named starts where ``make_model`` puts it.
         steps: the number of steps, or the largest number of iterations of L-BFGS.
         lr: learning rate; L-BFGS has none.
         optimizer: ``"adam"``, ``"sgd"`` or ``"lbfgs"``.
@@ -128,11 +128,11 @@ def fit_restarts(
     (torch.Size([2]), {})
     """
     _check(steps, lr, optimizer, tol, workers, members)
-    layout = Layout(make_model)
-    rows = layout.rows(starts)
     model, _ = build(make_model, torch.Size())
     if not isinstance(model, gpytorch.models.ExactGP):
         raise ValueError(f"make_model must return an ExactGP; got {type(model).__name__}")
+    layout = Layout(make_model)
+    rows = layout.rows(starts)
     members = members or batch_size(model.train_targets.shape[-1])
     settings = {"steps": steps, "lr": lr, "optimizer": optimizer, "tol": tol}
     share = members if optimizer in STEPWISE else 2 * members  # L-BFGS refills places that have become free
@@ -223,8 +223,8 @@ def _stepwise(loss, rows: Tensor, optimizer, lr: float, steps: int) -> list[_Pat
 def _lbfgs(loss, rows: Tensor, members: int, tol: float, steps: int) -> list[_Path]:
     """SciPy's L-BFGS-B for each start, many of them asking for their losses together.
 
-    Each minimisation runs in a greenlet, which pauses where SciPy wants to know the loss. When all are waiting, one batch
-    answers them. Whenever a minimisation ends, the next start takes its place.
+    Each minimisation runs in a greenlet, which pauses where SciPy wants to know the loss. When all are waiting, one
+    batch answers them. Whenever a minimisation ends, the next start takes its place.
     """
     paths: dict[int, _Path] = {}
     waiting: dict[int, tuple[greenlet, np.ndarray]] = {}
