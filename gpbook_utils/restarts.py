@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import torch
 from greenlet import getcurrent, greenlet
-from scipy.optimize import OptimizeResult, minimize
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -169,7 +169,7 @@ class _Path:
 
 
 def _train(make_model, rows: Tensor, members: int, closed_form: bool, settings: dict, dtype) -> list[_Path]:
-    """Train some starts in one thread; nothing global is different afterwards."""
+    """Train some starts in one thread, here or in a worker; nothing global is different afterwards."""
     before = torch.get_num_threads(), torch.get_default_dtype()
     torch.set_num_threads(1)
     torch.set_default_dtype(dtype)
@@ -254,6 +254,8 @@ def _minimise(hub: greenlet, row: Tensor, tol: float, steps: int) -> _Path:
     evaluations = 0
 
     def arrive(intermediate_result):
+        nonlocal trouble
+        trouble = None  # of an earlier line search that found a way out
         points.append(intermediate_result.x.copy())
         losses.append(float(intermediate_result.fun))
 
@@ -267,7 +269,8 @@ def _minimise(hub: greenlet, row: Tensor, tol: float, steps: int) -> _Path:
             value = losses[-1] + 1e3 * (1 + abs(losses[-1])) if losses else np.nan  # a wall: the line search turns back
             gradient = np.zeros_like(x)
         if not losses:
-            arrive(OptimizeResult(x=x, fun=value))
+            points.append(x.copy())
+            losses.append(value)
             if trouble:
                 raise ArithmeticError(trouble)
         return value, gradient

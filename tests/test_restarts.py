@@ -183,6 +183,18 @@ def test_what_fails_on_the_way_keeps_its_path():
     )
 
 
+def test_a_line_search_turns_back_from_what_fails():
+    def make(batch_shape):  # the optimum is behind the poison
+        return make_poisoned(batch_shape, y=10 * Y)
+
+    result = fit_restarts(make, {"covar_module.outputscale": [0.1, 4.0]}, optimizer="lbfgs")
+    for start in (0, 1):
+        path = result.trajectories["loss"][start]
+        assert path[: result.steps[start] + 1].isfinite().all() and result.steps[start] > 0
+        assert result.parameters["covar_module.outputscale"][start] <= 5 or start not in result.failures
+    assert result.failures and all(", at evaluation " in reason for reason in result.failures.values())
+
+
 def test_all_fail():
     result = fit_restarts(make_poisoned, {"covar_module.outputscale": [100.0, 100.0]}, steps=2)
     assert len(result.failures) == 2 and repr(result) == "2 starts, 2 failed"
