@@ -39,9 +39,11 @@ class ExactModel(gpytorch.models.ExactGP):
         for name, part, kind in (("kernel", kernel, Kernel), ("likelihood", likelihood, Likelihood)):
             if part is not None and not isinstance(part, kind):
                 raise ValueError(f"{name} must be an instance of a GPyTorch {kind.__name__}; got {part!r}")
-        super().__init__(x, y, GaussianLikelihood() if likelihood is None else likelihood)
-        self.mean_module = gpytorch.means.ConstantMean()
-        self.covar_module = RBFKernel() if kernel is None else kernel
+        kernel = RBFKernel() if kernel is None else kernel
+        batch_shape = kernel.batch_shape  # empty, unless the kernel stands for a batch of them
+        super().__init__(x, y, GaussianLikelihood(batch_shape=batch_shape) if likelihood is None else likelihood)
+        self.mean_module = gpytorch.means.ConstantMean(batch_shape=batch_shape)
+        self.covar_module = kernel
         self.to(x)
 
     def __call__(self, *inputs: Tensor, **options) -> MultivariateNormal:
