@@ -5,8 +5,9 @@ from __future__ import annotations
 import gpytorch
 import torch
 from gpytorch.distributions import MultivariateNormal
-from gpytorch.kernels import Kernel, PeriodicKernel, RBFKernel, ScaleKernel
+from gpytorch.kernels import InducingPointKernel, Kernel, PeriodicKernel, RBFKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood, Likelihood
+from gpytorch.variational import CholeskyVariationalDistribution, VariationalStrategy
 from torch import Tensor
 
 
@@ -59,6 +60,132 @@ class ExactModel(gpytorch.models.ExactGP):
         return MultivariateNormal(self.mean_module(x), self.covar_module(x))
 
 
+class SparseModel(ExactModel):
+    """Sparse GP regression (SGPR, Titsias 2009): an exact GP whose kernel is the Nyström approximation from ``z``.
+
+    Its :func:`marginal_likelihood` is Titsias' collapsed bound per datum, at the optimal q(u).
+
+    Args:
+        x: training inputs of shape (n, d).
+        y: training targets of shape (n,).
+        z: inducing points of shape (m, d); copied, for GPyTorch's kernel would hold and train this very tensor.
+        kernel: the prior covariance function that is approximated; a new RBF kernel by default.
+        likelihood: observation noise; a new Gaussian likelihood by default.
+
+    Raises:
+        ValueError: as :class:`ExactModel`, and for a ``z`` that is not a finite matrix like ``x``.
+
+    >>> x = torch.linspace(0, 1, 5).unsqueeze(-1)
+    >>> SparseModel(x, x.squeeze(-1), x[::2]).covar_module.inducing_points.shape
+    torch.Size([3, 1])
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        z: Tensor,
+        kernel: Kernel | None = None,
+        likelihood: GaussianLikelihood | None = None,
+    ):
+        _check_data(x, y)
+        _check_inducing(z, x)
+        likelihood = GaussianLikelihood() if likelihood is None else likelihood
+        base = RBFKernel() if kernel is None else kernel
+        super().__init__(x, y, InducingPointKernel(base, z.detach().clone(), likelihood), likelihood)
+
+
+class VariationalModel(gpytorch.models.ApproximateGP):
+    """A sparse variational GP (SVGP, Hensman et al. 2013): whitened, with a full covariance of q(u).
+
+    The data are not part of it. Its ``covar_module`` is the kernel itself, so the prior does not depend on ``z``.
+
+    Args:
+        z: inducing points of shape (m, d); copied.
+        kernel: the prior covariance function; a new RBF kernel by default.
+        likelihood: observation noise; a new Gaussian likelihood by default.
+        learn_inducing_locations: whether ``z`` is a parameter.
+        jitter: added to the diagonals of the inducing block and of the data block; GPyTorch's default depends on the
+            format, 1e-6 in float64 and 1e-4 in float32.
+
+    Raises:
+        ValueError: for a ``z`` that is not a finite matrix.
+
+    >>> VariationalModel(torch.zeros(1, 1))(torch.zeros(3, 1)).mean.shape
+    torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        z: Tensor,
+        kernel: Kernel | None = None,
+        likelihood: GaussianLikelihood | None = None,
+        *,
+        learn_inducing_locations: bool = True,
+        jitter: float | None = None,
+    ):
+        check_inputs("z", z)
+        super().__init__(
+            VariationalStrategy(
+                self,
+                z.detach(),
+                CholeskyVariationalDistribution(len(z)),
+                learn_inducing_locations=learn_inducing_locations,
+                jitter_val=jitter,
+            )
+        )
+        self.mean_module = gpytorch.means.ConstantMean()
+        self.covar_module = RBFKernel() if kernel is None else kernel
+        self.likelihood = GaussianLikelihood() if likelihood is None else likelihood
+        self.to(z)
+
+    def forward(self, x: Tensor) -> MultivariateNormal:
+        """The prior at ``x``, of shape (m, d)."""
+        return MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+
+@torch.no_grad()
+def set_optimal_q(model: VariationalModel, x: Tensor, y: Tensor) -> None:
+    r"""Give q(u) its optimum for these data, with everything else held: no training, hence nothing left to converge.
+
+    With :math:`LL^\top = K_{ZZ} + \text{jitter}`, :math:`A = L^{-1} K_{ZX}` and :math:`B = I + AA^\top/\sigma^2`, the
+    whitened optimum has covariance :math:`B^{-1}` and mean :math:`B^{-1} A (y - \mu) / \sigma^2` (Titsias 2009,
+    equation 10, in whitened coordinates).
+
+    Args:
+        model: its variational parameters are changed in place.
+        x: training inputs of shape (n, d).
+        y: training targets of shape (n,).
+
+    Raises:
+        ValueError: as :class:`ExactModel`, and if the data do not suit the inducing points.
+    """
+    _check_data(x, y)
+    strategy, noise = model.variational_strategy, model.likelihood.noise
+    z = strategy.inducing_points
+    _check_inducing(z, x)
+    eye = torch.eye(len(z)).to(z)
+    L = torch.linalg.cholesky(prior_covariance(model, z) + strategy.jitter_val * eye)
+    A = torch.linalg.solve_triangular(L, model.covar_module(z, x).to_dense(), upper=False)
+    B = torch.linalg.cholesky(eye + A @ A.mT / noise)
+    mean = torch.cholesky_solve((A @ (y - model.mean_module(x)) / noise).unsqueeze(-1), B).squeeze(-1)
+    q = strategy._variational_distribution
+    q.variational_mean.copy_(mean)
+    q.chol_variational_covar.copy_(torch.linalg.cholesky(torch.cholesky_inverse(B)))
+    strategy.variational_params_initialized.fill_(1)  # else the first call would overwrite them
+
+
+def variational_bound(model: VariationalModel, x: Tensor, y: Tensor) -> Tensor:
+    """The ELBO of all data, in nats per datum: a scalar. The model is left in training mode.
+
+    Raises:
+        ValueError: as :class:`ExactModel`.
+    """
+    _check_data(x, y)
+    model.train()
+    return gpytorch.mlls.VariationalELBO(model.likelihood, model, num_data=len(y))(model(x), y)
+
+
 def trend_and_season() -> Kernel:
     r"""A smooth trend plus a yearly cycle, for inputs in years.
 
@@ -91,12 +218,12 @@ def prior_covariance(model: gpytorch.models.GP, x: Tensor) -> Tensor:
     if not isinstance(getattr(model, "covar_module", None), Kernel):
         raise ValueError(f"model must have a kernel, its covar_module; got {type(model).__name__} without one")
     parameters = list(model.covar_module.parameters())
-    _check_inputs(x, like=parameters[0] if parameters else None)
+    _check_like(x, like=parameters[0] if parameters else None)
     with torch.no_grad():
         return model.covar_module(x).to_dense()
 
 
-def posterior(model: gpytorch.models.ExactGP, x: Tensor) -> MultivariateNormal:
+def posterior(model: gpytorch.models.GP, x: Tensor) -> MultivariateNormal:
     """The posterior of the latent function at ``x``, of shape (m, d), computed afresh, without gradients.
 
     Caches of earlier predictions are dropped first, and the model and its likelihood are left in evaluation mode.
@@ -110,7 +237,7 @@ def posterior(model: gpytorch.models.ExactGP, x: Tensor) -> MultivariateNormal:
     tensor([0., 0., 0.])
     """
     _check_exact(model)
-    _check_inputs(x, like=model.train_inputs[0])
+    _check_like(x, like=model.train_inputs[0])
     model.train()
     model.eval()
     with torch.no_grad(), gpytorch.settings.debug(False):  # else it warns wherever x is the training inputs
@@ -168,27 +295,43 @@ def _check_exact(model, batch: bool = False) -> None:
         )
 
 
-def _check_inputs(x, like: Tensor | None) -> None:
-    """Check that ``x`` is a finite matrix with the format, and if ``like`` is a matrix the width, of ``like``."""
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 2 or x.numel() == 0:
-        shape = f" of shape {tuple(x.shape)}" if isinstance(x, Tensor) else ""
-        raise ValueError(f"x must be a floating-point tensor of shape (m, d); got {_kind(x)}{shape}")
-    if not torch.isfinite(x).all():
-        raise ValueError("x has NaN or infinite entries")
+def _check_like(x: Tensor, like: Tensor | None) -> None:
+    """Check that ``x`` is a finite matrix in the format, and if ``like`` is a matrix of inputs the width, of it."""
+    check_inputs("x", x)
     if like is not None and (x.dtype != like.dtype or x.device != like.device):
         raise ValueError(f"x must be in the model's format, {like.dtype} on {like.device}; got {x.dtype} on {x.device}")
     if like is not None and like.dim() == 2 and x.shape[1] != like.shape[1] and like.shape[0] != 1:
         raise ValueError(f"x must have {like.shape[1]} columns as the training inputs; got {x.shape[1]}")
 
 
+def check_inputs(name: str, x: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x`` is a finite, non-empty floating-point matrix; ``name`` is for the message."""
+    _check_tensor(name, x, "(n, d)")
+    if x.dim() != 2:
+        raise ValueError(f"{name} must have shape (n, d); got {tuple(x.shape)}")
+
+
+def _check_inducing(z: Tensor, x: Tensor) -> None:
+    check_inputs("z", z)
+    if z.shape[1] != x.shape[1] or z.dtype != x.dtype or z.device != x.device:
+        raise ValueError(
+            f"z and x must agree in columns, dtype and device; got {z.shape[1]} {z.dtype} on {z.device} "
+            f"and {x.shape[1]} {x.dtype} on {x.device}"
+        )
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: str) -> None:
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        raise ValueError(f"{name} must be a floating-point tensor of shape {shape}; got {_kind(tensor)}")
+    if tensor.numel() == 0:
+        raise ValueError(f"{name} is empty: shape {tuple(tensor.shape)}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} has NaN or infinite entries")
+
+
 def _check_data(x: Tensor, y: Tensor) -> None:
-    for name, tensor, shape in (("x", x, "(n, d)"), ("y", y, "(n,)")):
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise ValueError(f"{name} must be a floating-point tensor of shape {shape}; got {_kind(tensor)}")
-        if tensor.numel() == 0:
-            raise ValueError(f"{name} is empty: shape {tuple(tensor.shape)}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} has NaN or infinite entries")
+    _check_tensor("x", x, "(n, d)")
+    _check_tensor("y", y, "(n,)")
     if x.dim() != 2 or y.dim() != 1 or x.shape[0] != y.shape[0]:
         raise ValueError(
             f"x must have shape (n, d) and y shape (n,); got {tuple(x.shape)} and {tuple(y.shape)}"

@@ -94,6 +94,48 @@ def curves(
     show(fig, alt=alt, caption=caption)
 
 
+def bands(
+    x, panels: dict[str, dict[str, object]], *, xlabel: str, alt: str, caption: str, dashed: dict | None = None
+) -> None:
+    """Show repeated runs against ``x``, a panel each quantity: a line through the medians, a band over the range.
+
+    Args:
+        x: positive numbers, of shape (k,), on a logarithmic axis.
+        panels: title of a panel to its series; a series is an array of positive numbers of shape (runs, k).
+        xlabel: of every panel.
+        alt: as in :func:`show`.
+        caption: as in :func:`show`.
+        dashed: further medians, in the form of ``panels``, drawn dashed in the colour of the series of that name.
+
+    Raises:
+        ValueError: if there is no panel or no series, or one has another width than ``x``, or a number is not positive
+            and finite, or a dashed series has no series of its name.
+    """
+    x, dashed = np.asarray(x, dtype=float), dashed or {}
+    if not panels or not all(panels.values()):
+        raise ValueError("panels is empty: name at least one panel with one series")
+    for title, series in [*panels.items(), *dashed.items()]:
+        for name, runs in series.items():
+            values = np.asarray(runs, dtype=float)
+            if values.shape[1:] != x.shape or not (np.isfinite(values) & (values > 0)).all():
+                raise ValueError(f"{name!r} in {title!r} must hold positive finite numbers, {x.size} in each row")
+            if name not in panels.get(title, {}):
+                raise ValueError(f"dashed {name!r} in {title!r} has no series of that name")
+    fig, axes = figure(len(panels), height=3.4, squeeze=False)
+    for ax, (title, series) in zip(axes[0], panels.items(), strict=True):
+        for marker, colour, (name, runs) in zip(cycle("os^Dv"), cycle(PALETTE), series.items()):
+            values = np.asarray(runs, dtype=float)
+            ax.loglog(x, np.median(values, 0), marker=marker, markersize=4.5, color=colour, label=name)
+            ax.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+            if name in dashed.get(title, {}):
+                ax.loglog(x, np.median(np.asarray(dashed[title][name], dtype=float), 0), "--", color=colour, lw=1.2)
+        ax.set(title=title, xlabel=xlabel)
+        ax.set_xticks(x, [f"{value:g}" for value in x])
+        ax.minorticks_off()
+    axes[0][0].legend()
+    show(fig, alt=alt, caption=caption)
+
+
 def matrices(titled: dict[str, object], *, alt: str, caption: str, ends: tuple[str, str] | None = None) -> None:
     """Show covariance matrices of one set of points side by side, each with its own colour scale from zero.
 

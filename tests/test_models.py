@@ -126,7 +126,7 @@ def test_bad_data(x, y, message):
     ("x", "message"),
     [
         (X.float(), "x must be in the model's format, torch.float64"),
-        (X.squeeze(-1), r"x must be a floating-point tensor of shape \(m, d\); got torch.float64 of shape \(8,\)"),
+        (X.squeeze(-1), r"x must have shape \(n, d\); got \(8,\)"),
         (X.tolist(), "x must be a floating-point tensor .*got list"),
         (X / 0, "x has NaN or infinite entries"),
         (X.expand(8, 2), "x must have 1 columns"),

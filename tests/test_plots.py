@@ -32,7 +32,9 @@ def test_a_figure_carries_its_text_and_repeats_byte_for_byte(shown):
 def test_every_kind_of_figure(shown):
     plots.matrices({"one": np.eye(3), "two": np.ones((3, 3))}, **WORDS)
     plots.ruler({"equal": 0.0, "large": 0.5}, **WORDS)
-    assert len(shown) == 4
+    runs = {"gap": {"a": np.ones((3, 2)), "b": [[1.0, 2.0]]}}
+    plots.bands([10, 20], runs, dashed={"gap": {"b": [[3.0, 4.0]]}}, xlabel="m", **WORDS)
+    assert len(shown) == 6
 
 
 def test_a_large_difference_keeps_its_label_on_the_picture(monkeypatch):
@@ -64,6 +66,14 @@ def test_the_reader_s_style_is_left_alone(shown):
         (lambda: plots.curves([1, 2], {"a": [1]}, xlabel="", ylabel="", **WORDS), "a must hold 2 positive"),
         (lambda: plots.curves([1, 2], {"a": [1, 0]}, xlabel="", ylabel="", **WORDS), "a must hold 2 positive"),
         (lambda: plots.curves([1, 2], {}, xlabel="", ylabel="", **WORDS), "series is empty"),
+        (lambda: plots.bands([1, 2], {}, xlabel="", **WORDS), "panels is empty"),
+        (lambda: plots.bands([1, 2], {"p": {}}, xlabel="", **WORDS), "panels is empty"),
+        (lambda: plots.bands([1, 2], {"p": {"a": [[1]]}}, xlabel="", **WORDS), "'a' in 'p' must hold positive"),
+        (lambda: plots.bands([1, 2], {"p": {"a": [[1, -1]]}}, xlabel="", **WORDS), "'a' in 'p' must hold positive"),
+        (
+            lambda: plots.bands([1], {"p": {"a": [[1]]}}, dashed={"p": {"b": [[1]]}}, xlabel="", **WORDS),
+            "dashed 'b' in 'p' has no series",
+        ),
         (lambda: plots.figure(0), "columns must be at least 1"),
     ],
 )
