@@ -1,6 +1,6 @@
 """Helpers of the book *Same Hyperparameters, Different Covariance*.
 
 Each module has one job, and imports run one way: ``claims``, ``compare``, ``data``, ``models``, ``machine`` and
-``plots`` know nothing of the others, ``training`` knows ``models``, and ``notebooks``, ``records`` and ``ledger`` stand
+``plots`` know nothing of the others, ``restarts`` knows ``batches``, ``training`` knows both and ``models``, and ``notebooks``, ``records`` and ``ledger`` stand
 on top. Import the module that you need, for example ``from gpbook_utils.claims import claim``.
 """

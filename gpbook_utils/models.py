@@ -32,9 +32,11 @@ class ExactModel(gpytorch.models.ExactGP):
         self, x: Tensor, y: Tensor, kernel: Kernel | None = None, likelihood: GaussianLikelihood | None = None
     ):
         _check_data(x, y)
-        super().__init__(x, y, GaussianLikelihood() if likelihood is None else likelihood)
-        self.mean_module = gpytorch.means.ConstantMean()
-        self.covar_module = RBFKernel() if kernel is None else kernel
+        kernel = RBFKernel() if kernel is None else kernel
+        batch_shape = kernel.batch_shape  # empty, unless the kernel stands for a batch of them
+        super().__init__(x, y, GaussianLikelihood(batch_shape=batch_shape) if likelihood is None else likelihood)
+        self.mean_module = gpytorch.means.ConstantMean(batch_shape=batch_shape)
+        self.covar_module = kernel
         self.to(x)
 
     def forward(self, x: Tensor) -> MultivariateNormal:

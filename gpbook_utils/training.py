@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from gpbook_utils.models import marginal_likelihood
+from gpbook_utils.restarts import Restarts, fit_restarts
+
+__all__ = ["Restarts", "fit", "fit_in_turns", "fit_restarts"]
 
 
 def fit(model: gpytorch.models.ExactGP, *, steps: int = 100, lr: float = 0.1) -> Tensor:

@@ -1,0 +1,291 @@
+"""Many models of one class as one batch: their parameters as rows of a matrix, their losses and gradients at once.
+
+A batch of GPyTorch models is one model with a ``batch_shape``. Here its trainable numbers are laid out as a matrix, one
+row for each member, so that an optimiser needs to know nothing about GPyTorch: :class:`Layout` names the columns, and
+:class:`ExactLoss` maps a matrix to one loss and one gradient for each row.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gpytorch
+import torch
+from gpytorch.constraints import Interval
+from gpytorch.distributions import MultivariateNormal
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from linear_operator.utils.errors import NanError, NotPSDError
+from torch import Tensor
+
+MakeModel = Callable[[torch.Size], tuple[gpytorch.Module, gpytorch.Module]]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter of a model, and its columns in the matrix.
+
+    Attributes:
+        name: as one reads it from the model, for example ``"covar_module.lengthscale"``.
+        spellings: all names that mean it; the first is that of ``named_parameters()``.
+        shape: in a model without a batch.
+        columns: its place in a row.
+        constraint: between the raw parameter and the value, if there is one.
+    """
+
+    name: str
+    spellings: tuple[str, ...]
+    shape: torch.Size
+    columns: slice
+    constraint: Interval | None
+
+    def value(self, raw: Tensor) -> Tensor:
+        """From raw numbers to the values that the model computes with."""
+        return raw if self.constraint is None else self.constraint.transform(raw)
+
+
+class Layout:
+    """Which columns of a matrix are which parameters of the models that ``make_model`` builds.
+
+    Args:
+        make_model: as for :func:`gpbook_utils.restarts.fit_restarts`.
+
+    Raises:
+        ValueError: if ``make_model`` does not return a model and its likelihood, or if a parameter of the batch has no
+            dimension for the members.
+    """
+
+    def __init__(self, make_model: MakeModel):
+        single, pair = (build(make_model, torch.Size(shape)) for shape in ([], [2]))
+        batched = {name: parameter for name, parameter, _ in _named(*pair)}
+        self.slots: list[Slot] = []
+        self.dtype = next(single[0].parameters()).dtype
+        self.width = 0
+        default = []
+        for name, parameter, constraint in _named(*single):
+            shape = getattr(batched.get(name), "shape", None)
+            if shape != (2, *parameter.shape):
+                raise ValueError(
+                    f"make_model(batch_shape) must give every parameter a leading dimension for the members; {name} has "
+                    f"shape {tuple(parameter.shape)} alone and {shape and tuple(shape)} in a batch of two. "
+                    "Pass batch_shape=batch_shape to every kernel, mean and likelihood"
+                )
+            columns = slice(self.width, self.width + parameter.numel())
+            self.slots.append(Slot(_public(name), _spellings(name), parameter.shape, columns, constraint))
+            self.width = columns.stop
+            default.append(parameter.detach().flatten())
+        self.default = torch.cat(default)
+
+    def rows(self, starts: dict[str, Tensor]) -> Tensor:
+        """The raw parameters of all starts, of shape (number of starts, width); what is not named keeps its default.
+
+        Raises:
+            ValueError: for an empty ``starts``, an unknown name, a parameter named twice, a wrong shape, different
+                numbers of starts, or values that are not finite or violate the parameter's constraint.
+        """
+        if not isinstance(starts, dict) or not starts:
+            raise ValueError(f"starts must be a non-empty dictionary of tensors; got {starts!r}")
+        spelt = {spelling: slot for slot in self.slots for spelling in slot.spellings}
+        rows, seen = None, {}
+        for name, given in starts.items():
+            if name not in spelt:
+                raise ValueError(
+                    f"starts names {name!r}; the model's parameters are {', '.join(s.name for s in self.slots)}"
+                )
+            slot = spelt[name]
+            if slot.name in seen:
+                raise ValueError(f"starts names one parameter twice: {seen[slot.name]!r} and {name!r}")
+            seen[slot.name] = name
+            value = torch.as_tensor(given, dtype=self.dtype).detach()
+            if value.dim() == 0 or len(value) == 0:
+                raise ValueError(f"starts[{name!r}] must have one entry for each start; got shape {tuple(value.shape)}")
+            if rows is None:
+                rows = self.default.repeat(len(value), 1)
+            if len(value) != len(rows) or value[0].numel() != slot.shape.numel():
+                raise ValueError(
+                    f"starts[{name!r}] must have shape {(len(rows), *slot.shape)}; got {tuple(value.shape)}"
+                )
+            raw = value
+            if name != slot.spellings[0] and slot.constraint is not None:
+                raw = slot.constraint.inverse_transform(value)
+            bad = ~torch.isfinite(raw).flatten(1).all(1) if raw.dim() > 1 else ~torch.isfinite(raw)
+            if bad.any():
+                first = int(bad.nonzero()[0])
+                needed = "finite" + ("" if slot.constraint is None else f" and satisfy {slot.constraint}")
+                raise ValueError(f"starts[{name!r}] must be {needed}; start {first} is {value[first].tolist()}")
+            rows[:, slot.columns] = raw.reshape(len(rows), -1)
+        return rows
+
+    def values(self, raw: Tensor) -> dict[str, Tensor]:
+        """From raw rows, of shape (..., width), to values by name: shape (..., *shape), or (...) for a single number."""
+        result = {}
+        for slot in self.slots:
+            value = slot.value(raw[..., slot.columns])
+            shape = () if slot.shape.numel() == 1 else slot.shape
+            result[slot.name] = value.reshape(*raw.shape[:-1], *shape).clone()
+        return result
+
+    def write(self, raw: Tensor, model: gpytorch.Module, likelihood: gpytorch.Module) -> list[Tensor]:
+        """Copy raw rows into a batch of models, or one row into a single one; returns the parameters, in order."""
+        parameters = [parameter for _, parameter, _ in _named(model, likelihood)]
+        with torch.no_grad():
+            for slot, parameter in zip(self.slots, parameters, strict=True):
+                parameter.copy_(raw[..., slot.columns].reshape(parameter.shape))
+        return parameters
+
+
+class GaussianLoss(torch.autograd.Function):
+    r"""-log N(r | 0, K) for a batch, with its gradient in closed form.
+
+    The gradient with respect to K is :math:`\tfrac12 (K^{-1} - \alpha\alpha^\top)` with :math:`\alpha = K^{-1} r`
+    [Rasmussen and Williams 2006, equation 5.9], so nothing is differentiated through the Cholesky factorisation. A
+    member whose factor is NaN has a NaN loss and gradient, and touches no other.
+    """
+
+    @staticmethod
+    def forward(ctx, factor: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
+        """``factor`` is the lower Cholesky factor of ``covariance``, computed without a graph."""
+        alpha = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
+        ctx.save_for_backward(factor, alpha)
+        log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return ((residual * alpha).sum(-1) + log_det + residual.shape[-1] * math.log(2 * math.pi)) / 2
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        """Gradients for ``covariance`` and ``residual``."""
+        factor, alpha = ctx.saved_tensors
+        gradient = torch.cholesky_inverse(factor).sub_(alpha.unsqueeze(-1) * alpha.unsqueeze(-2))
+        gradient.mul_(upstream[..., None, None] / 2)
+        return None, gradient, alpha * upstream.unsqueeze(-1)
+
+
+class ExactLoss:
+    """The negative log marginal likelihood per datum of a batch of exact GPs, and its gradient, row by row.
+
+    It is what GPyTorch's ``ExactMarginalLogLikelihood`` computes by Cholesky, priors and added loss terms included.
+    Models are built for a few batch sizes only and kept; a batch between two sizes is filled up with copies.
+
+    Args:
+        make_model, layout: which models, and where their parameters are.
+        members: the largest batch.
+        closed_form: the gradient in closed form, or else by automatic differentiation of GPyTorch's own objective.
+    """
+
+    def __init__(self, make_model: MakeModel, layout: Layout, members: int, closed_form: bool = True):
+        self.make_model, self.layout, self.closed_form = make_model, layout, closed_form
+        self.step = max(1, members // 8)
+        self.models: dict[int, tuple] = {}
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
+        """Losses of shape (b,) and gradients of shape (b, width) at ``rows`` of shape (b, width).
+
+        Also returns, for rows whose loss is NaN, the reason, and the rows to whose covariance GPyTorch's jitter was
+        added, as it is whenever a factorisation fails at first.
+        """
+        count = len(rows)
+        size = min(-(-count // self.step) * self.step, self._largest(count))
+        if size not in self.models:
+            model, likelihood = build(self.make_model, torch.Size([size]))
+            self.models[size] = model.train(), likelihood.train()
+        padded = torch.cat([rows, rows[-1:].expand(size - count, -1)]) if size > count else rows
+        parameters = self.layout.write(padded, *self.models[size])
+        with torch.enable_grad(), gpytorch.settings.debug(False):  # debug compares the inputs with themselves
+            loss, problems, jittered = self._loss(*self.models[size])
+            if loss.shape != (size,):
+                raise ValueError(f"the loss of {size} members must have shape ({size},); got {tuple(loss.shape)}")
+            free = [parameter for parameter in parameters if parameter.requires_grad]
+            found = iter(torch.autograd.grad(loss.sum(), free, allow_unused=True))
+        gradient = torch.zeros_like(padded)
+        for slot, parameter in zip(self.layout.slots, parameters, strict=True):
+            part = next(found) if parameter.requires_grad else None
+            if part is not None:
+                gradient[:, slot.columns] = part.reshape(size, -1)
+        loss, gradient = loss.detach()[:count], gradient[:count]
+        for row in (~(torch.isfinite(loss) & torch.isfinite(gradient).all(-1))).nonzero().flatten().tolist():
+            problems.setdefault(row, "the loss or its gradient is not finite")
+            loss[row] = torch.nan
+        return loss, gradient, {row: why for row, why in problems.items() if row < count}, jittered
+
+    def _largest(self, count: int) -> int:
+        return max(count, self.step * 8)
+
+    def _loss(self, model, likelihood) -> tuple[Tensor, dict[int, str], set[int]]:
+        objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+        prior = model(*model.train_inputs)
+        if not self.closed_form:
+            return -objective(prior, model.train_targets), {}, set()
+        observed = likelihood(prior)
+        covariance = observed.covariance_matrix
+        factor, problems, jittered = factorise(covariance.detach())
+        log_density = -GaussianLoss.apply(factor, covariance, model.train_targets - observed.mean)
+        data = model.train_targets.shape[-1]
+        return -objective._add_other_terms(log_density, ()) / data, problems, jittered
+
+
+def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
+    """Cholesky factors of a batch of shape (b, n, n), each member on its own.
+
+    A member that is not positive definite gets GPyTorch's jitter, as it would alone; if that does not help, or if it has
+    NaN entries, its factor is NaN.
+
+    Returns:
+        The factors, the reason for each member without one, and the members to which jitter was added.
+
+    >>> factor, problems, jittered = factorise(torch.stack([torch.eye(2), -torch.eye(2)]))
+    >>> factor[0].diagonal().tolist(), problems
+    ([1.0, 1.0], {1: 'the covariance is not positive definite'})
+    """
+    factor, info = torch.linalg.cholesky_ex(covariance)
+    problems, jittered = {}, set()
+    for member in info.nonzero().flatten().tolist():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the jitter, which the caller learns of
+                factor[member] = psd_safe_cholesky(covariance[member])
+            jittered.add(member)
+        except NanError:
+            problems[member] = "the covariance has NaN entries"
+        except NotPSDError:
+            problems[member] = "the covariance is not positive definite"
+        if member in problems:
+            factor[member] = torch.nan
+    return factor, problems, jittered
+
+
+def build(make_model: MakeModel, batch_shape: torch.Size) -> tuple[gpytorch.Module, gpytorch.Module]:
+    """Call ``make_model``; the global random generator is left as it was.
+
+    Raises:
+        ValueError: if it does not return a model and a likelihood.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = make_model(batch_shape)
+    if not isinstance(made, tuple) or len(made) != 2 or not all(isinstance(part, gpytorch.Module) for part in made):
+        raise ValueError(f"make_model(batch_shape) must return a GPyTorch model and its likelihood; got {made!r:.200}")
+    return made
+
+
+def _named(model: gpytorch.Module, likelihood: gpytorch.Module):
+    """(name, parameter, constraint) for all parameters; those of a separate likelihood start with ``likelihood.``."""
+    yield from model.named_parameters_and_constraints()
+    if getattr(model, "likelihood", None) is not likelihood:
+        for name, parameter, constraint in likelihood.named_parameters_and_constraints():
+            yield f"likelihood.{name}", parameter, constraint
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    head, _, last = name.rpartition(".")
+    value = f"{head}.{last.removeprefix('raw_')}".removeprefix(".")
+    return tuple(dict.fromkeys([name, value, _public(name)]))
+
+
+def _public(name: str) -> str:
+    """``likelihood.noise_covar.raw_noise`` is what a reader calls ``likelihood.noise``."""
+    head, _, last = name.rpartition(".")
+    value = last.removeprefix("raw_")
+    if value == "noise":
+        head = head.removesuffix("noise_covar").removesuffix(".")
+    return f"{head}.{value}".removeprefix(".")
