@@ -47,7 +47,7 @@ _STYLE = """
 .gp-explorer .gp-keys span { display: inline-block; margin-right: 12px; }
 .gp-explorer .gp-keys i { display: inline-block; width: 14px; height: 4px; margin-right: 5px; vertical-align: middle; }
 .gp-explorer label { display: block; margin: 10px 0 0; }
-.gp-explorer input { display: block; width: 100%; min-height: 28px; margin: 0; }
+.gp-explorer input { display: block; width: 100%; min-height: 28px; margin: 4px 0 0; }
 .gp-explorer p.gp-said { min-height: 3em; margin: 4px 0; }
 @media print { .gp-explorer.live > img { display: block; } .gp-explorer.live .gp-stage { display: none; } }
 """
@@ -257,7 +257,7 @@ def show(
             raise ValueError(f"there is no frame {frame!r}; the {count} frames are numbered from 0")
     if not stills:
         raise ValueError("stills is empty: name at least one frame for print")
-    png, width = plots.encode(_stills(panels, label, values, stills), density=1.5, colours=64)
+    png, width = plots.encode(_stills(panels, label, values, stills), density=1.5, colours=128)
     page = _page(panels, label, values, text, alt, start, png)
     if len(page.encode()) > LARGEST:
         raise ValueError(
@@ -292,7 +292,8 @@ def _stills(panels, label, values, stills):
     fig, axes = plots.grid(len(stills), columns, width=3.5 * max(columns, 1), height=2.9 * len(stills))
     for row, frame in zip(axes, stills, strict=True):
         for ax, panel in zip(row, panels, strict=True):
-            panel._draw(ax, frame, key=frame == stills[-1])
+            with plots.style():
+                panel._draw(ax, frame, key=frame == stills[-1])
         row[0].annotate(
             f"{label}: {values[frame]}", (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points",
             fontweight="bold", annotation_clip=False,

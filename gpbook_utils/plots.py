@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -33,6 +34,11 @@ _STYLE = {
 }
 
 
+def style() -> AbstractContextManager:
+    """The book's style of figures, for the time of a ``with`` block."""
+    return plt.rc_context(_STYLE)
+
+
 def figure(columns: int = 1, *, width: float = 7.0, height: float = 3.0, **options) -> tuple[Figure, Axes | np.ndarray]:
     """A new figure in the book's style with ``columns`` axes side by side; sizes in inches.
 
@@ -41,13 +47,13 @@ def figure(columns: int = 1, *, width: float = 7.0, height: float = 3.0, **optio
     """
     if columns < 1:
         raise ValueError(f"columns must be at least 1; got {columns}")
-    with plt.rc_context(_STYLE):
+    with style():
         return plt.subplots(1, columns, figsize=(width, height), **options)
 
 
 def grid(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A new figure in the book's style, and its axes of shape (rows, columns); sizes in inches."""
-    with plt.rc_context(_STYLE):
+    with style():
         return plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
 
 
@@ -71,9 +77,11 @@ def show(fig: Figure, *, alt: str, caption: str) -> None:
 def encode(fig: Figure, *, density: float = 2, colours: int = 256) -> tuple[bytes, int]:
     """A figure as png, with its width on the page in pixels, of which the png has ``density`` each; close it."""
     buffer = io.BytesIO()
-    with plt.rc_context(_STYLE):
+    with style():
         # No Software entry: it would change the bytes with every release of matplotlib.
-        fig.savefig(buffer, format="png", dpi=density * _PIXELS_PER_INCH, facecolor="white", metadata={"Software": None})
+        fig.savefig(
+            buffer, format="png", dpi=density * _PIXELS_PER_INCH, facecolor="white", metadata={"Software": None}
+        )
     width = round(fig.get_figwidth() * _PIXELS_PER_INCH)
     plt.close(fig)
     return _fewer_colours(buffer.getvalue(), colours), width
