@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import gpytorch
 import torch
 from gpytorch.constraints import Interval
-from gpytorch.distributions import MultivariateNormal
+from linear_operator.operators import AddedDiagLinearOperator
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
@@ -127,26 +127,29 @@ class Layout:
             result[slot.name] = value.reshape(*raw.shape[:-1], *shape).clone()
         return result
 
-    def write(self, raw: Tensor, model: gpytorch.Module, likelihood: gpytorch.Module) -> list[Tensor]:
-        """Copy raw rows into a batch of models, or one row into a single one; returns the parameters, in order."""
-        parameters = [parameter for _, parameter, _ in _named(model, likelihood)]
+    def write(self, raw: Tensor, parameters: list[Tensor]) -> None:
+        """Copy raw rows into the parameters of a batch of models, or one row into those of a single one."""
         with torch.no_grad():
             for slot, parameter in zip(self.slots, parameters, strict=True):
                 parameter.copy_(raw[..., slot.columns].reshape(parameter.shape))
-        return parameters
+
+
+def parameters_of(model: gpytorch.Module, likelihood: gpytorch.Module) -> list[Tensor]:
+    """All parameters, in the order of :class:`Layout`."""
+    return [parameter for _, parameter, _ in _named(model, likelihood)]
 
 
 class GaussianLoss(torch.autograd.Function):
-    r"""-log N(r | 0, K) for a batch, with its gradient in closed form.
+    r"""-log N(r | 0, K + D) for a batch, D diagonal, with its gradient in closed form.
 
-    The gradient with respect to K is :math:`\tfrac12 (K^{-1} - \alpha\alpha^\top)` with :math:`\alpha = K^{-1} r`
-    [Rasmussen and Williams 2006, equation 5.9], so nothing is differentiated through the Cholesky factorisation. A
-    member whose factor is NaN has a NaN loss and gradient, and touches no other.
+    The gradient with respect to K is :math:`\tfrac12 (A^{-1} - \alpha\alpha^\top)` with :math:`A = K + D` and
+    :math:`\alpha = A^{-1} r` [Rasmussen and Williams 2006, equation 5.9], so nothing is differentiated through the
+    Cholesky factorisation. A member whose factor is NaN has a NaN loss and gradient, and touches no other.
     """
 
     @staticmethod
-    def forward(ctx, factor: Tensor, covariance: Tensor, residual: Tensor) -> Tensor:
-        """``factor`` is the lower Cholesky factor of ``covariance``, computed without a graph."""
+    def forward(ctx, factor: Tensor, covariance: Tensor, diagonal: Tensor, residual: Tensor) -> Tensor:
+        """``factor`` is the lower Cholesky factor of A, computed without a graph; D is given by its diagonal."""
         alpha = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
         ctx.save_for_backward(factor, alpha)
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -154,11 +157,12 @@ class GaussianLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
-        """Gradients for ``covariance`` and ``residual``."""
+        """Gradients for K, the diagonal of D, and r."""
         factor, alpha = ctx.saved_tensors
-        gradient = torch.cholesky_inverse(factor).sub_(alpha.unsqueeze(-1) * alpha.unsqueeze(-2))
-        gradient.mul_(upstream[..., None, None] / 2)
-        return None, gradient, alpha * upstream.unsqueeze(-1)
+        half = upstream[..., None, None] / 2
+        gradient = torch.cholesky_inverse(factor).mul_(half)
+        gradient.sub_((half * alpha.unsqueeze(-1)) * alpha.unsqueeze(-2))
+        return None, gradient, gradient.diagonal(dim1=-2, dim2=-1), alpha * upstream.unsqueeze(-1)
 
 
 class ExactLoss:
@@ -188,11 +192,12 @@ class ExactLoss:
         size = min(-(-count // self.step) * self.step, self._largest(count))
         if size not in self.models:
             model, likelihood = build(self.make_model, torch.Size([size]))
-            self.models[size] = model.train(), likelihood.train()
+            self.models[size] = model.train(), likelihood.train(), parameters_of(model, likelihood)
+        model, likelihood, parameters = self.models[size]
         padded = torch.cat([rows, rows[-1:].expand(size - count, -1)]) if size > count else rows
-        parameters = self.layout.write(padded, *self.models[size])
+        self.layout.write(padded, parameters)
         with torch.enable_grad(), gpytorch.settings.debug(False):  # debug compares the inputs with themselves
-            loss, problems, jittered = self._loss(*self.models[size])
+            loss, problems, jittered = self._loss(model, likelihood)
             if loss.shape != (size,):
                 raise ValueError(f"the loss of {size} members must have shape ({size},); got {tuple(loss.shape)}")
             free = [parameter for parameter in parameters if parameter.requires_grad]
@@ -217,9 +222,12 @@ class ExactLoss:
         if not self.closed_form:
             return -objective(prior, model.train_targets), {}, set()
         observed = likelihood(prior)
-        covariance = observed.covariance_matrix
-        factor, problems, jittered = factorise(covariance.detach())
-        log_density = -GaussianLoss.apply(factor, covariance, model.train_targets - observed.mean)
+        covariance, diagonal = split(observed.lazy_covariance_matrix)
+        residual = model.train_targets - observed.mean
+        system = covariance.detach().clone()
+        system.diagonal(dim1=-2, dim2=-1).add_(diagonal.detach())
+        factor, problems, jittered = factorise(system)
+        log_density = -GaussianLoss.apply(factor, covariance, diagonal.expand_as(residual), residual)
         data = model.train_targets.shape[-1]
         return -objective._add_other_terms(log_density, ()) / data, problems, jittered
 
@@ -252,6 +260,14 @@ def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
         if member in problems:
             factor[member] = torch.nan
     return factor, problems, jittered
+
+
+def split(covariance) -> tuple[Tensor, Tensor]:
+    """A covariance as a dense matrix plus a diagonal, of shapes (b, n, n) and (b, n); without building a sum."""
+    if isinstance(covariance, AddedDiagLinearOperator):
+        return covariance._linear_op.to_dense(), covariance._diag_tensor.diagonal(dim1=-2, dim2=-1)
+    dense = covariance.to_dense()
+    return dense, dense.new_zeros(dense.shape[:-1])
 
 
 def build(make_model: MakeModel, batch_shape: torch.Size) -> tuple[gpytorch.Module, gpytorch.Module]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,13 +10,15 @@ import joblib
 import numpy as np
 import torch
 from greenlet import getcurrent, greenlet
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from gpbook_utils.batches import ExactLoss, Layout, MakeModel, build
+from gpbook_utils.batches import ExactLoss, Layout, MakeModel, build, parameters_of
 
 STEPWISE = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+OUT_OF_STEPS = 1  # SciPy's status of a minimisation that was still on its way
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,7 +66,7 @@ class Restarts:
     def model(self, start: int) -> tuple[gpytorch.Module, gpytorch.Module]:
         """A model and its likelihood with the parameters at the end of one start, in training mode."""
         made = build(self._make_model, torch.Size())
-        Layout(self._make_model).write(self._raw[start], *made)
+        Layout(self._make_model).write(self._raw[start], parameters_of(*made))
         return made
 
     def __repr__(self) -> str:
@@ -158,13 +159,13 @@ def batch_size(n: int) -> int:
 
 @dataclass
 class _Path:
-    """What one start has done so far."""
+    """What one start did: raw parameters of shape (steps + 1, width), and losses of shape (steps + 1,)."""
 
-    rows: list[Tensor]
-    losses: list[float]
-    slope: float = float("nan")
-    failure: str | None = None
-    jittered: bool = False
+    rows: Tensor
+    losses: Tensor
+    slope: float
+    failure: str | None
+    jittered: bool
 
 
 def _train(make_model, rows: Tensor, members: int, closed_form: bool, settings: dict, dtype) -> list[_Path]:
@@ -184,101 +185,106 @@ def _train(make_model, rows: Tensor, members: int, closed_form: bool, settings: 
 
 def _stepwise(loss, rows: Tensor, optimizer, lr: float, steps: int) -> list[_Path]:
     """An optimiser that treats every number alike, on the matrix of all starts: each start has its own state."""
-    rows = rows.clone().requires_grad_()
-    stepper = optimizer([rows], lr=lr)
-    rows.grad = torch.zeros_like(rows)
-    paths = [_Path([], []) for _ in rows]
+    here = rows.clone().requires_grad_()
+    here.grad = torch.zeros_like(rows)
+    stepper = optimizer([here], lr=lr)
+    trajectory = rows.new_empty(steps + 1, *rows.shape)
+    losses = rows.new_full((steps + 1, len(rows)), torch.nan)
+    alive = torch.arange(len(rows))
+    last = [steps] * len(rows)
+    failures: dict[int, str] = {}
+    jittered: set[int] = set()
     for step in range(steps + 1):
-        alive = [start for start, path in enumerate(paths) if path.failure is None]
-        if not alive:
+        trajectory[step] = here.detach()
+        losses[step, alive], here.grad[alive], problems, helped = loss(trajectory[step, alive])
+        jittered |= {int(alive[place]) for place in helped}
+        for place, reason in problems.items():
+            start = int(alive[place])
+            failures[start], last[start] = f"{reason}, at step {step}", step
+            here.grad[start] = 0
+        alive = alive[[place not in problems for place in range(len(alive))]] if problems else alive
+        if not len(alive):
             break
-        here = rows.detach().clone()
-        losses, gradient, problems, jittered = loss(here if len(alive) == len(here) else here[alive])
-        rows.grad[alive] = gradient
-        for place, start in enumerate(alive):
-            path = paths[start]
-            path.rows.append(here[start])
-            path.losses.append(losses[place])
-            path.jittered |= place in jittered
-            if place in problems:
-                path.failure = f"{problems[place]}, at step {step}"
-                rows.grad[start] = 0
-            if step == steps:
-                path.slope = gradient[place].abs().max()
         if step < steps:
             stepper.step()
-    return paths
+    slopes = here.grad.abs().amax(1)
+    return [
+        _Path(
+            trajectory[: last[start] + 1, start].clone(),
+            losses[: last[start] + 1, start].clone(),
+            torch.nan if start in failures else slopes[start].item(),
+            failures.get(start),
+            start in jittered,
+        )
+        for start in range(len(rows))
+    ]
 
 
 def _lbfgs(loss, rows: Tensor, members: int, tol: float, steps: int) -> list[_Path]:
-    """SciPy's L-BFGS-B for each start, all of them asking for losses together.
+    """SciPy's L-BFGS-B for each start, many of them asking for their losses together.
 
-    Each minimisation runs in a greenlet, which stops where SciPy wants the loss somewhere. When all wait, one batch
-    answers them.
+    Each minimisation runs in a greenlet, which pauses where SciPy wants to know the loss. When all are waiting, one batch
+    answers them. Whenever a minimisation ends, the next start takes its place.
     """
-    paths = [_Path([], []) for _ in rows]
-    hub = getcurrent()
-
-    def run(start: int):
-        path = paths[start]
-        trouble = None
-        evaluations = 0
-
-        def ask(x):
-            nonlocal trouble, evaluations
-            value, gradient, problem, jittered = hub.switch(x)
-            path.jittered |= jittered
-            evaluations += 1
-            if problem is None:
-                if not path.rows:
-                    record(x, value)
-                return value, gradient
-            trouble = f"{problem}, at evaluation {evaluations}"
-            if not path.rows:
-                raise ArithmeticError
-            return path.losses[-1] + 1e3 * (1 + abs(path.losses[-1])), np.zeros_like(x)  # the line search turns back
-
-        def record(x, value):
-            path.rows.append(torch.tensor(x, dtype=rows.dtype))
-            path.losses.append(value)
-
-        def after_iteration(intermediate_result):
-            record(intermediate_result.x, intermediate_result.fun)
-
-        try:
-            options = {"gtol": tol, "ftol": tol**2, "maxiter": steps}
-            end = minimize(
-                ask,
-                rows[start].double().numpy(),
-                jac=True,
-                method="L-BFGS-B",
-                callback=after_iteration,
-                options=options,
-            )
-            path.slope = np.abs(end.jac).max()
-            if not end.success and end.status != 1:
-                path.failure = trouble
-        except ArithmeticError:
-            path.failure = trouble
-            record(rows[start].numpy(), float("nan"))
-
+    paths: dict[int, _Path] = {}
     waiting: dict[int, tuple[greenlet, np.ndarray]] = {}
     queue = iter(range(len(rows)))
-    while True:
+    while len(paths) < len(rows):
         while len(waiting) < members and (start := next(queue, None)) is not None:
-            runner = greenlet(run)
-            waiting[start] = runner, runner.switch(start)
-        if not waiting:
-            return paths
+            runner = greenlet(_minimise)
+            waiting[start] = runner, runner.switch(getcurrent(), rows[start], tol, steps)
         points = torch.from_numpy(np.stack([x for _, x in waiting.values()])).to(rows.dtype)
-        losses, gradient, problems, jittered = loss(points)
-        losses, gradient = losses.double().tolist(), gradient.double().numpy()
+        losses, gradients, problems, jittered = loss(points)
+        losses, gradients = losses.double().tolist(), gradients.double().numpy()
         for place, (start, (runner, _)) in enumerate(list(waiting.items())):
-            x = runner.switch((losses[place], gradient[place], problems.get(place), place in jittered))
+            heard = runner.switch(losses[place], gradients[place], problems.get(place), place in jittered)
             if runner.dead:
+                paths[start] = heard
                 del waiting[start]
             else:
-                waiting[start] = runner, x
+                waiting[start] = runner, heard
+    return [paths[start] for start in range(len(rows))]
+
+
+def _minimise(hub: greenlet, row: Tensor, tol: float, steps: int) -> _Path:
+    """L-BFGS-B from one start; where it wants to know the loss, it asks ``hub``."""
+    points, losses = [], []
+    trouble = None
+    jittered = False
+    evaluations = 0
+
+    def arrive(intermediate_result):
+        points.append(intermediate_result.x.copy())
+        losses.append(float(intermediate_result.fun))
+
+    def ask(x):
+        nonlocal trouble, jittered, evaluations
+        value, gradient, problem, helped = hub.switch(x)
+        jittered |= helped
+        evaluations += 1
+        if problem is not None:
+            trouble = f"{problem}, at evaluation {evaluations}"
+            value = losses[-1] + 1e3 * (1 + abs(losses[-1])) if losses else np.nan  # a wall: the line search turns back
+            gradient = np.zeros_like(x)
+        if not losses:
+            arrive(OptimizeResult(x=x, fun=value))
+            if trouble:
+                raise ArithmeticError(trouble)
+        return value, gradient
+
+    slope = np.nan
+    try:
+        # Close to an optimum the loss is above it by the square of the gradient, in units of the curvature.
+        options = {"gtol": tol, "ftol": tol**2, "maxiter": steps}
+        end = minimize(ask, row.double().numpy(), jac=True, method="L-BFGS-B", callback=arrive, options=options)
+        if end.success or end.status == OUT_OF_STEPS:
+            trouble = None
+        slope = float(np.abs(end.jac).max())
+    except ArithmeticError:
+        if not trouble:
+            raise
+    rows = torch.from_numpy(np.stack(points)).to(row.dtype)
+    return _Path(rows, torch.tensor(losses, dtype=row.dtype), np.nan if trouble else slope, trouble, jittered)
 
 
 def _run(tasks: list, workers: int) -> Iterator[list[_Path]]:
@@ -292,22 +298,19 @@ def _run(tasks: list, workers: int) -> Iterator[list[_Path]]:
 
 
 def _collect(paths: list[_Path], layout: Layout, make_model: MakeModel) -> Restarts:
-    longest = max(len(path.losses) for path in paths)
-    raw = torch.full((len(paths), longest, layout.width), torch.nan, dtype=layout.dtype)
-    losses = torch.full((len(paths), longest), torch.nan, dtype=layout.dtype)
-    for start, path in enumerate(paths):
-        raw[start, : len(path.rows)] = torch.stack(path.rows)
-        losses[start, : len(path.losses)] = torch.as_tensor(path.losses)
+    raw = pad_sequence([path.rows for path in paths], batch_first=True, padding_value=torch.nan)
+    losses = pad_sequence([path.losses for path in paths], batch_first=True, padding_value=torch.nan)
     ends = torch.stack([path.rows[-1] for path in paths])
+    failures = {start: path.failure for start, path in enumerate(paths) if path.failure}
+    final = torch.stack([path.losses[-1] for path in paths])
+    final[list(failures)] = torch.nan
     return Restarts(
         parameters=layout.values(ends),
-        losses=torch.tensor(
-            [torch.nan if path.failure else float(path.losses[-1]) for path in paths], dtype=layout.dtype
-        ),
-        slopes=torch.tensor([float(path.slope) for path in paths], dtype=layout.dtype),
+        losses=final,
+        slopes=torch.tensor([path.slope for path in paths], dtype=layout.dtype),
         steps=torch.tensor([len(path.losses) - 1 for path in paths]),
         trajectories={**layout.values(raw), "loss": losses},
-        failures={start: path.failure for start, path in enumerate(paths) if path.failure},
+        failures=failures,
         jittered=[start for start, path in enumerate(paths) if path.jittered],
         _raw=ends,
         _make_model=make_model,
