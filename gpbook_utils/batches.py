@@ -161,7 +161,7 @@ class GaussianLoss(torch.autograd.Function):
         factor, alpha = ctx.saved_tensors
         half = upstream[..., None, None] / 2
         gradient = torch.cholesky_inverse(factor).mul_(half)
-        gradient.sub_((half * alpha.unsqueeze(-1)) * alpha.unsqueeze(-2))
+        gradient.baddbmm_(half * alpha.unsqueeze(-1), alpha.unsqueeze(-2), alpha=-1)
         return None, gradient, gradient.diagonal(dim1=-2, dim2=-1), alpha * upstream.unsqueeze(-1)
 
 
