@@ -38,7 +38,7 @@ _STYLE = """
 .gp-explorer.live > img, .gp-explorer .gp-stage { display: none; }
 .gp-explorer.live .gp-stage { display: block; }
 .gp-explorer .gp-panels { display: flex; flex-wrap: wrap; gap: 12px; }
-.gp-explorer figure { flex: 1 1 300px; max-width: 460px; margin: 0; padding: 6px; border-radius: 4px; background: #fff; }
+.gp-explorer .gp-panel { flex: 1 1 300px; max-width: 460px; padding: 6px; border-radius: 4px; background: #fff; }
 .gp-explorer svg { display: block; width: 100%; height: auto; }
 .gp-explorer svg text { font: 12px "DejaVu Sans", Verdana, sans-serif; fill: #222; }
 .gp-explorer svg path { vector-effect: non-scaling-stroke; stroke-linejoin: round; }
@@ -122,7 +122,8 @@ class Panel:
         """Draw a line through the points, or one for each frame.
 
         Args:
-            x, y: shape (m,), or a sequence with an array for each frame, whose lengths may differ.
+            x: shape (m,), or a sequence with an array for each frame, whose lengths may differ.
+            y: the same.
             colour: as ``#rrggbb``.
             label: in the key; empty for none.
             width: in pixels.
@@ -148,7 +149,8 @@ class Panel:
         Args:
             values: shape (rows, columns), or (frames, rows, columns) to move. The first row is at the lower end of y.
             cmap: name of a colour map of matplotlib.
-            low, high: the values at its two ends; by default the smallest and largest of ``values``.
+            low: the value at its lower end; by default the smallest of ``values``.
+            high: the value at its upper end; by default the largest.
 
         Raises:
             ValueError: for another shape, NaN or infinite values, an unknown colour map, or ``low`` not below ``high``.
@@ -193,11 +195,11 @@ class Panel:
         )
         # An inner svg clips what lies outside the axes.
         return (
-            f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(alt)}">'
+            f'<div class="gp-panel"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(alt)}">'
             f'<svg {box} viewBox="{_LEFT} {_TOP} {_RIGHT - _LEFT} {_BOTTOM - _TOP}">{"".join(drawn)}</svg>'
             f'<rect {box} fill="none" stroke="#666"/>{ticks}{words}</svg>'
             + (f'<div class="gp-keys">{keys}</div>' if keys else "")
-            + "</figure>"
+            + "</div>"
         )
 
     def _draw(self, ax: Axes, frame: int, *, key: bool) -> None:
