@@ -1,7 +1,8 @@
 """Figures of the rendered book: alternative text, width, caption, and no image without a description.
 
 ``gpbook_utils.plots.show`` stores a figure as two outputs: the image, with ``alt`` and ``width`` in its metadata,
-and a caption in Markdown. On the page the two become one ``<figure>``.
+and a caption in Markdown. On the page the two become one ``<figure>``. An explorer (``gpbook_utils.explorer``) is such
+a figure with a second form in HTML, which a page prefers.
 """
 
 import re
@@ -18,6 +19,7 @@ from sphinx.util import logging
 log = logging.getLogger(__name__)
 
 CLAIM_TYPE = "application/vnd.gpbook.claim+json"
+EXPLORER = 'class="gp-explorer"'
 FEWEST_WORDS = 3
 
 
@@ -33,36 +35,40 @@ class FigureRenderer(MimeRenderPlugin):
         if data.mime_type == CLAIM_TYPE:
             return []
         described = data.output_metadata.get("image/png", {})
-        if inline or data.mime_type != "image/png" or not described.get("alt"):
+        if inline or not described.get("alt"):
+            return None
+        name = f"figure-{data.cell_index}-{data.output_index}"
+        if data.mime_type == "text/html" and EXPLORER in data.string:
+            return [nodes.figure("", *renderer.render_text_html(data), ids=[name + "-live"], classes=["gp-figure"])]
+        if data.mime_type != "image/png":
             return None
         # MyST-NB writes the file and takes the width (in CSS pixels) from the same metadata.
         images = renderer.render_image(data)
         images[0]["alt"] = described["alt"]
-        name = f"figure-{data.cell_index}-{data.output_index}"
         return [nodes.figure("", *images, ids=[name], classes=["gp-figure"])]
 
 
 class JoinCaptions(SphinxTransform):
-    """Moves the Markdown output that follows a figure into the figure, as its caption."""
+    """Moves the Markdown output that follows a figure into the figure, as its caption; into each form that it has."""
 
     default_priority = 400  # while the page is read: Sphinx then numbers the figure, since it has a caption
 
     def apply(self, **kwargs: object) -> None:
         """Change the document in place."""
-        for figure in list(self.document.findall(nodes.figure)):
-            if "gp-figure" not in figure["classes"]:
-                continue
-            output = figure.parent.parent
+        found = [figure for figure in self.document.findall(nodes.figure) if "gp-figure" in figure["classes"]]
+        for output in dict.fromkeys(figure.parent.parent for figure in found):
+            forms_of_it = [figure for figure in found if figure.parent.parent is output]
             follower = output.next_node(siblings=True, descend=False)
             forms = follower.children if follower else []
             caption = next((form for form in forms if form.get("mime_type") == "text/markdown"), None)
             if caption is None:
                 continue
             follower.parent.remove(follower)
-            first, *rest = caption.children
-            figure += nodes.caption(first.rawsource, "", *first.children)
-            if rest:
-                figure += nodes.legend("", *rest)
+            for figure in forms_of_it:
+                first, *rest = [child.deepcopy() for child in caption.children]
+                figure += nodes.caption(first.rawsource, "", *first.children)
+                if rest:
+                    figure += nodes.legend("", *rest)
 
 
 def problem_with_alt(alt: str | None, uri: str = "") -> str | None:

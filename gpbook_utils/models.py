@@ -217,8 +217,7 @@ def prior_covariance(model: gpytorch.models.GP, x: Tensor) -> Tensor:
     """
     if not isinstance(getattr(model, "covar_module", None), Kernel):
         raise ValueError(f"model must have a kernel, its covar_module; got {type(model).__name__} without one")
-    parameters = list(model.covar_module.parameters())
-    _check_like(x, like=parameters[0] if parameters else None)
+    _check_format(x, model.covar_module.dtype, model.covar_module.device)
     with torch.no_grad():
         return model.covar_module(x).to_dense()
 
@@ -237,7 +236,8 @@ def posterior(model: gpytorch.models.GP, x: Tensor) -> MultivariateNormal:
     tensor([0., 0., 0.])
     """
     _check_exact(model)
-    _check_like(x, like=model.train_inputs[0])
+    inputs = model.train_inputs[0]
+    _check_format(x, inputs.dtype, inputs.device, inputs.shape[-1])
     model.train()
     model.eval()
     with torch.no_grad(), gpytorch.settings.debug(False):  # else it warns wherever x is the training inputs
@@ -295,13 +295,12 @@ def _check_exact(model, batch: bool = False) -> None:
         )
 
 
-def _check_like(x: Tensor, like: Tensor | None) -> None:
-    """Check that ``x`` is a finite matrix in the format, and if ``like`` is a matrix of inputs the width, of it."""
+def _check_format(x: Tensor, dtype: torch.dtype, device: torch.device, columns: int | None = None) -> None:
     check_inputs("x", x)
-    if like is not None and (x.dtype != like.dtype or x.device != like.device):
-        raise ValueError(f"x must be in the model's format, {like.dtype} on {like.device}; got {x.dtype} on {x.device}")
-    if like is not None and like.dim() == 2 and x.shape[1] != like.shape[1] and like.shape[0] != 1:
-        raise ValueError(f"x must have {like.shape[1]} columns as the training inputs; got {x.shape[1]}")
+    if x.dtype != dtype or x.device != device:
+        raise ValueError(f"x must be in the model's format, {dtype} on {device}; got {x.dtype} on {x.device}")
+    if columns not in (None, x.shape[1]):
+        raise ValueError(f"x must have {columns} columns as the training inputs; got {x.shape[1]}")
 
 
 def check_inputs(name: str, x: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -33,6 +34,11 @@ _STYLE = {
 }
 
 
+def style() -> AbstractContextManager:
+    """The book's style of figures, for the time of a ``with`` block."""
+    return plt.rc_context(_STYLE)
+
+
 def figure(columns: int = 1, *, width: float = 6.4, height: float = 3.0, **options) -> tuple[Figure, Axes | np.ndarray]:
     """A new figure in the book's style with ``columns`` axes side by side; sizes in inches.
 
@@ -41,8 +47,14 @@ def figure(columns: int = 1, *, width: float = 6.4, height: float = 3.0, **optio
     """
     if columns < 1:
         raise ValueError(f"columns must be at least 1; got {columns}")
-    with plt.rc_context(_STYLE):
+    with style():
         return plt.subplots(1, columns, figsize=(width, height), **options)
+
+
+def grid(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A new figure in the book's style, and its axes of shape (rows, columns); sizes in inches."""
+    with style():
+        return plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
 
 
 def show(fig: Figure, *, alt: str, caption: str) -> None:
@@ -56,18 +68,30 @@ def show(fig: Figure, *, alt: str, caption: str) -> None:
     Raises:
         ValueError: if ``alt`` or ``caption`` is not a sentence ending with a full stop.
     """
-    for name, text in (("alt", alt), ("caption", caption)):
-        if not isinstance(text, str) or len(text) < 20 or not text.rstrip().endswith("."):
-            raise ValueError(f"{name} must be a sentence of at least 20 characters with a full stop; got {text!r}")
+    check_sentences(alt=alt, caption=caption)
+    png, width = encode(fig)
+    display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+    display(Markdown(caption))
+
+
+def encode(fig: Figure, *, density: float = 2, colours: int = 256) -> tuple[bytes, int]:
+    """A figure as png, with its width on the page in pixels, of which the png has ``density`` each; close it."""
     buffer = io.BytesIO()
-    with plt.rc_context(_STYLE):
+    with style():
         # No Software entry: it would change the bytes with every release of matplotlib.
-        fig.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH, facecolor="white", metadata={"Software": None})
+        fig.savefig(
+            buffer, format="png", dpi=density * _PIXELS_PER_INCH, facecolor="white", metadata={"Software": None}
+        )
     width = round(fig.get_figwidth() * _PIXELS_PER_INCH)
     plt.close(fig)
-    bundle = {"image/png": _fewer_colours(buffer.getvalue()), "text/plain": alt}
-    display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
-    display(Markdown(caption))
+    return _fewer_colours(buffer.getvalue(), colours), width
+
+
+def check_sentences(**texts: str) -> None:
+    """Refuse a text that is not a sentence of at least 20 characters with a full stop; it is named by its keyword."""
+    for name, text in texts.items():
+        if not isinstance(text, str) or len(text) < 20 or not text.rstrip().endswith("."):
+            raise ValueError(f"{name} must be a sentence of at least 20 characters with a full stop; got {text!r}")
 
 
 def curves(
@@ -187,10 +211,10 @@ def ruler(differences: dict[str, float], *, alt: str, caption: str, floor: float
     show(fig, alt=alt, caption=caption)
 
 
-def _fewer_colours(png: bytes) -> bytes:
-    """The picture with a palette of 256 colours: a third of the size, and no difference to see in line art."""
+def _fewer_colours(png: bytes, colours: int) -> bytes:
+    """The picture with a palette; 256 colours take a third of the size, with no difference to see in line art."""
     with Image.open(io.BytesIO(png)) as picture:
-        small = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        small = picture.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     out = io.BytesIO()
     small.save(out, format="png", optimize=True)
     return out.getvalue()

@@ -21,7 +21,7 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image
 
-from gpbook_utils import claims, notebooks
+from gpbook_utils import claims, explorer, notebooks
 
 ROOT = Path(__file__).parents[1]
 LONGEST_CELL = 16  # lines
@@ -359,6 +359,25 @@ def figures(path: Path, notebook: NotebookNode) -> list[str]:
     return found
 
 
+def scripts(path: Path, notebook: NotebookNode) -> list[str]:
+    """An output that runs a script is an explorer: small, with a picture beside it, and it loads nothing."""
+    found = []
+    for n, output in _outputs(notebook):
+        page = output.get("data", {}).get("text/html", "")
+        if not re.search(r"<script\b", page, re.I):
+            continue
+        if "image/png" not in output.data:
+            found.append(f"{_at(path, n)}: a script without a picture for print; show it with gpbook_utils.explorer")
+        if len(page.encode()) > explorer.LARGEST:
+            stored = f"{len(page.encode()) / 1000:.0f} kB, at most {explorer.LARGEST / 1000:.0f} are allowed"
+            found.append(f"{_at(path, n)}: an explorer of {stored}; use fewer frames or points")
+        if match := re.search(
+            r"""(?:\b(?:src|href)=\\?["']?|\burl\(|\bimport\b|\bfetch\()\s*["']?(?!data:)https?:\S*""", page
+        ):
+            found.append(f"{_at(path, n)}: an explorer loads something: {match[0]!r}; store it in the output")
+    return found
+
+
 def size(path: Path, notebook: NotebookNode) -> list[str]:
     """The file is small enough for version control."""
     stored = len(nbformat.writes(notebook).encode())
@@ -535,7 +554,7 @@ def allowances(book: dict[Path, NotebookNode]) -> list[str]:
 
 PAGE_RULES = [numbers_in_prose, soft_words, links, images_in_prose]
 NOTEBOOK_RULES = [
-    file_name, executed, execution_counts, fresh, errors, figures, size, machine_text, numbers_in_outputs,
+    file_name, executed, execution_counts, fresh, errors, figures, scripts, size, machine_text, numbers_in_outputs,
     tags, folded, cell_length, plain_python, claim_outputs,
 ]  # fmt: skip
 BOOK_RULES = [claim_ids, allowances]

@@ -27,6 +27,7 @@ SCHEMES = ("light", "dark")
 # A white pixel, stretched where it is shown.
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2cQAAAABJRU5ErkJggg=="
 ALT = "Two curves that part at the right edge."
+LIVE = f'<div class="gp-explorer"><img alt="{ALT}" src="data:image/png;base64,{PIXEL}"></div>'
 
 
 def build(source: Path, output: Path, **environment: str) -> subprocess.CompletedProcess:
@@ -103,6 +104,10 @@ def sample(tmp_path_factory):
         code(
             display(figure, **{"image/png": PIXEL, "text/plain": ALT}),
             display(**{"text/markdown": "What $x$ **shows**."}),
+        ),
+        code(
+            display(figure, **{"image/png": PIXEL, "text/plain": ALT, "text/html": LIVE}),
+            display(**{"text/markdown": "Drag it, and see."}),
         ),
         code(*[display(**{"text/html": claim.format(v), "application/vnd.gpbook.claim+json": {}}) for v in verdicts]),
         code(display(**{"text/html": wide})),
@@ -204,6 +209,16 @@ def test_figure_has_alt_width_caption_and_number(browser, sample):
         assert caption.inner_text().startswith("Fig. 1")
         assert caption.query_selector("math") and caption.query_selector("strong").inner_text() == "shows"
         assert page.inner_text("article").count("What") == 1
+
+    open_page(browser, sample, "intro.html", check)
+
+
+def test_an_explorer_is_a_figure_and_keeps_its_caption(browser, sample):
+    def check(page):
+        figure = page.query_selector("figure.gp-figure:has(.gp-explorer)")
+        assert figure.query_selector_all("img").__len__() == 1
+        assert figure.query_selector("figcaption").inner_text().endswith("Drag it, and see.")
+        assert page.inner_text("article").count("Drag it") == 1
 
     open_page(browser, sample, "intro.html", check)
 

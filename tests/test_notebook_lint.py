@@ -279,6 +279,23 @@ def path_as_alternative_text(notebook):
     notebook.cells[2].outputs[0].metadata["image/png"]["alt"] = "../_build/jupyter_execute/01_clean_2_0.png"
 
 
+@breaks(lint.scripts, "without a picture", 3)
+def script_without_picture(notebook):
+    data = notebook.cells[2].outputs[0].data
+    data["text/html"] = "<script>1</script>"
+    del data["image/png"]
+
+
+@breaks(lint.scripts, "at most 120", 3)
+def explorer_too_large(notebook):
+    notebook.cells[2].outputs[0].data["text/html"] = "<script>1</script>" + " " * 120_000
+
+
+@breaks(lint.scripts, "loads something", 3)
+def explorer_that_loads(notebook):
+    notebook.cells[2].outputs[0].data["text/html"] = "<script src='https://example.org/a.js'></script>"
+
+
 @breaks(lint.figures, "not a sentence", 3)
 def label_as_alternative_text(notebook):
     notebook.cells[2].outputs[0].metadata["image/png"]["alt"] = "covariance matrices of two models"
