@@ -228,15 +228,18 @@ def posterior(model: gpytorch.models.GP, x: Tensor) -> MultivariateNormal:
     Caches of earlier predictions are dropped first, and the model and its likelihood are left in evaluation mode.
 
     Raises:
-        ValueError: if ``model`` is not an exact GP with training data of shapes (n, d) and (n,), or ``x`` is not a
-            finite matrix with d columns in their format.
+        ValueError: if ``model`` is neither an exact GP with training data of shapes (n, d) and (n,) nor a variational
+            one, or ``x`` is not a finite matrix in its format and with its number of columns.
 
     >>> x = torch.linspace(0, 1, 3).unsqueeze(-1)
     >>> posterior(ExactModel(x, torch.zeros(3)), x).mean
     tensor([0., 0., 0.])
     """
-    _check_exact(model)
-    inputs = model.train_inputs[0]
+    if isinstance(model, gpytorch.models.ApproximateGP):
+        inputs = model.variational_strategy.inducing_points
+    else:
+        _check_exact(model)
+        inputs = model.train_inputs[0]
     _check_format(x, inputs.dtype, inputs.device, inputs.shape[-1])
     model.train()
     model.eval()
