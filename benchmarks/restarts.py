@@ -70,6 +70,7 @@ class Problem:
 
 def adam_loop(problem, some=4):
     """The plain loop, over some of the starts; all cost the same."""
+    some = min(some, problem.count)
     for start in range(some):
         end = fit(problem.started(start, torch.Size()), steps=STEPS)[-1].item()
     return problem.count / some, end
@@ -88,6 +89,7 @@ def lbfgs_engine(problem, workers=1):
 
 def botorch_loop(problem, some=16):
     """BoTorch's fit, one start after the other."""
+    some = min(some, problem.count)
     losses = []
     for start in range(some):
         model = problem.started(start, torch.Size())
@@ -127,6 +129,7 @@ def botorch_batched(problem):
 
 def sklearn_restarts(problem, some=16):
     """scikit-learn's GaussianProcessRegressor, one start after the other, as its own restarts are."""
+    some = min(some, problem.count)
     n = len(problem.y)
 
     def optimise(objective, theta, bounds):
