@@ -70,6 +70,7 @@ class Problem:
 
 def adam_loop(problem, some=4):
     """The plain loop, over some of the starts; all cost the same."""
+    some = min(some, problem.count)
     for start in range(some):
         end = fit(problem.started(start, torch.Size()), steps=STEPS)[-1].item()
     return problem.count / some, end
@@ -88,6 +89,7 @@ def lbfgs_engine(problem, workers=1):
 
 def botorch_loop(problem, some=16):
     """BoTorch's fit, one start after the other."""
+    some = min(some, problem.count)
     losses = []
     for start in range(some):
         model = problem.started(start, torch.Size())
@@ -127,6 +129,7 @@ def botorch_batched(problem):
 
 def sklearn_restarts(problem, some=16):
     """scikit-learn's GaussianProcessRegressor, one start after the other, as its own restarts are."""
+    some = min(some, problem.count)
     n = len(problem.y)
 
     def optimise(objective, theta, bounds):
@@ -169,10 +172,10 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*not p.d.*")
+    for contestant in 2 * list(CONTESTANTS.values()):  # first calls import, allocate, and start processes
+        contestant(Problem(10, 256))
     for n in arguments.n:
         problem = Problem(n, arguments.starts or min(256, max(16, 12_800 // n)))
-        for contestant in CONTESTANTS.values():  # first calls import, allocate, and start processes
-            contestant(Problem(10, 130))
         times, ends = {name: [] for name in CONTESTANTS}, {}
         for _ in range(arguments.repeats):
             for name, contestant in CONTESTANTS.items():
