@@ -94,6 +94,13 @@ def test_the_ledger_shows_every_verdict(tmp_path):
         assert mark in ledger._repr_html_()
 
 
+def test_the_ledger_shows_what_each_machine_measured(tmp_path):
+    records.write([a_claim(bound="below 1") | {"measured": "0.25"}], tmp_path)
+    ledger = Ledger([a_claim(bound="below 1") | {"measured": "<0.5"}], records.load(tmp_path))
+    assert "<small>&lt;0.5</small>" in ledger._repr_html_()
+    assert "<small>0.25</small>" in ledger._repr_html_()
+
+
 def test_a_folk_sentence_stands_only_while_its_claims_hold():
     row = {"id": "F0", "sentence": "So.", "verdict": "refuted", "why": "Because.", "claims": ["a"]}
     assert FolkAnswer([a_claim()], [row]).rows[0]["verdict"] == "refuted"
