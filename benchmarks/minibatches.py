@@ -50,7 +50,7 @@ class Problem:
         starts = one_ulp(self.starts) if twin else self.starts
         return self.count, fit_alone(0, self.make, self.x, self.y, starts, **self.options)[2]
 
-    def engine(self, workers=1, members=32):
+    def engine(self, workers=1, members=64):
         """All members."""
         options = {**self.options, "workers": workers, "members": members, "record": 1}
         result = fit_minibatches(self.make, self.x, self.y, self.starts, **options)

@@ -60,7 +60,7 @@ def fit_minibatches(
     average: int = 0,
     record: int | None = None,
     workers: int = 1,
-    members: int = 32,
+    members: int = 64,
     progress: bool | None = None,
 ) -> Minibatches:
     """Train R stochastic variational GPs with Adam, as batches of models.
