@@ -1,0 +1,50 @@
+"""A sweep that tests start as a process of its own, to kill it or its workers: ``sweep_driver.py MODE FOLDER LOG``.
+
+Each run writes its beginning and its end to LOG, with the process it is in. MODE is the number of workers, or dask.
+"""
+
+import os
+import sys
+import time
+
+import joblib
+import torch
+
+from gpbook_utils.sweeps import sweep
+
+MODE, FOLDER, LOG = sys.argv[1:4]
+GRID, SEEDS = {"n": [3, 30]}, range(6)
+
+
+def note(event, n, seed):
+    with open(LOG, "a", encoding="utf-8") as file:
+        file.write(f"{event} {n} {seed} {os.getpid()}\n")
+
+
+def run(n, seed):
+    note("begin", n, seed)
+    x = torch.randn(n, dtype=torch.float64)
+    time.sleep(0.15)
+    note("end", n, seed)
+    return {"total": x.sum(), "x": x}
+
+
+def main():
+    workers = int(MODE) if MODE.isdigit() else 1
+    table = sweep(run, GRID, SEEDS, FOLDER, workers=workers)
+    assert list(table.status) == ["finished"] * len(table), table
+    print("|".join(x.numpy().tobytes().hex() for x in table.x))
+
+
+if __name__ == "__main__":
+    if MODE == "dask":
+        from dask.distributed import Client, LocalCluster
+
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster),
+            joblib.parallel_config(backend="dask"),
+        ):
+            main()
+    else:
+        main()
