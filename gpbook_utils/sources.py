@@ -14,6 +14,7 @@ import dis
 import enum
 import functools
 import hashlib
+import inspect
 import math
 import os
 import pathlib
@@ -21,6 +22,7 @@ import struct
 import sys
 import sysconfig
 import types
+from bisect import bisect_left
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,13 @@ NAMED = (  # what C code defines has no code to look at
     types.MethodWrapperType,
     np.ufunc,
 )
+RUN_FLAGS = (
+    inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR | inspect.CO_COROUTINE
+    | inspect.CO_ITERABLE_COROUTINE | inspect.CO_ASYNC_GENERATOR
+)  # fmt: skip
+IDLE = ("NOP", "CACHE", "EXTENDED_ARG", "PUSH_NULL", "RESUME")
+JUMPS = {*dis.hasjrel, *dis.hasjabs}
+NAMING = {*dis.hasname, *dis.haslocal, *dis.hasfree}
 PLAIN = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype, pathlib.PurePath, range, slice)
 TIMES = (datetime.date, datetime.time, datetime.timedelta)
 
@@ -143,7 +152,7 @@ class _Reader:
 
     def function(self, function: types.FunctionType, path: str) -> list[bytes]:
         parts = [b"function"]
-        read = {}
+        read, missing = {}, object()
         home = sys.modules.get(function.__module__)
         if _is_installed(function.__module__):
             parts += [function.__qualname__.encode(), *self.library(function)]
@@ -152,8 +161,9 @@ class _Reader:
         for name in sorted(_globals_read(function.__code__)):
             if _is_installed(function.__module__) and function.__globals__ is vars(home):
                 break  # a function that a library made: what it reads there belongs to the version
-            if name in function.__globals__:  # otherwise it is a builtin, or will fail in the run
-                read[name] = self.digest(function.__globals__[name], name)
+            value = function.__globals__.get(name, missing)
+            if value is not missing and not _is_of_the_notebook(value):  # or a builtin, or the run will fail
+                read[name] = self.digest(value, name)
         closure = []
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
@@ -172,10 +182,10 @@ class _Reader:
         ]
 
     def code(self, code: types.CodeType, path: str) -> list[bytes]:
-        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & RUN_FLAGS)
+        names = (code.co_varnames, code.co_freevars, code.co_cellvars)
         constants = [self.digest(constant, path) for constant in code.co_consts]
-        return [b"code", code.co_code, code.co_exceptiontable, repr((counts, names)).encode(), *constants]
+        return [b"code", repr((counts, names, _steps(code))).encode(), *constants]
 
     def of_class(self, cls: type, path: str) -> list[bytes]:
         if _is_installed(cls.__module__) and _is_at_home(cls):
@@ -235,10 +245,37 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes() if math.prod(tensor.shape) else b""
 
 
+def _steps(code: types.CodeType) -> list[tuple]:
+    """What the code does, step by step, with the steps that it jumps to and those where exceptions are caught.
+
+    How a method of a module is looked up is left out: Python compiles it in another way if the ``import`` stands in the
+    same cell.
+    """
+    kept = [step for step in dis.get_instructions(code) if step.opname not in IDLE]
+    offsets = [step.offset for step in kept]
+    steps = []
+    for step in kept:
+        if step.opcode in JUMPS:
+            argument = "to", bisect_left(offsets, step.argval)
+        else:
+            argument = step.argval if step.opcode in NAMING else step.arg
+        steps.append((step.opname.replace("LOAD_METHOD", "LOAD_ATTR"), argument))
+    caught = [
+        (*(bisect_left(offsets, place) for place in (entry.start, entry.end, entry.target)), entry.depth)
+        for entry in dis.Bytecode(code).exception_entries
+    ]
+    return [*steps, *caught]
+
+
 def _globals_read(code: types.CodeType) -> set[str]:
     """The names that the code, and the functions within it, look up among the globals."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
     return names.union(*(_globals_read(part) for part in code.co_consts if isinstance(part, types.CodeType)))
+
+
+def _is_of_the_notebook(thing) -> bool:
+    """Whether IPython put it among the globals, as it does with an ``open`` of its own: a script would not have it."""
+    return getattr(thing, "__globals__", {}).get("__name__", "").startswith("IPython.")
 
 
 def _is_at_home(thing) -> bool:

@@ -193,6 +193,26 @@ def test_a_cached_function_is_what_it_caches():
     assert source_hash(one) != source_hash(other)
 
 
+def test_a_notebook_and_a_script_agree():
+    """IPython has an open of its own, and Python looks up methods in another way if the import is in another cell."""
+    from IPython.core.interactiveshell import _modified_open
+
+    imports = "import os\nimport math\n"
+    source = """
+        def f(n, seed):
+            with open("a") as file:
+                for line in file:
+                    if math.isnan(n):
+                        continue
+                    math.sin(seed)
+            return os.path.join("a", "b").upper()
+    """
+    notebook = defined(source, os=os, open=_modified_open)
+    script = defined(imports + textwrap.dedent(source))
+    assert notebook.__code__.co_code != script.__code__.co_code
+    assert source_hash(notebook) == source_hash(script)
+
+
 def test_functions_that_call_each_other():
     source = """
         def even(n):

@@ -365,7 +365,7 @@ def test_equal_bits_wherever_it_runs(tmp_path):
     loky = sweep(draws, grid, seeds, where["loky"], workers=2)
     # Two threads a worker: a process still does one run at a time, since they share the generators.
     with (
-        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None, silence_logs=False) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):
@@ -378,10 +378,10 @@ def test_equal_bits_wherever_it_runs(tmp_path):
 class Driver:
     """``sweep_driver.py`` as a process whose descendants can be found, even when it is gone."""
 
-    def __init__(self, mode, folder):
+    def __init__(self, mode, folder, *options):
         self.folder, self.log, self.mark = folder / "sweep", folder / "log", uuid.uuid4().hex
         self.process = subprocess.Popen(
-            [sys.executable, DRIVER, mode, self.folder, self.log],
+            [sys.executable, DRIVER, mode, self.folder, self.log, *options],
             env=os.environ | {"GPBOOK_TEST_MARK": self.mark},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -407,9 +407,10 @@ class Driver:
         return {(str(one["settings"]["n"]), str(one["seed"])) for one in found}
 
     def at_work(self):
-        """The process of a run that has begun and not ended."""
+        """A living process whose run has begun and not ended."""
         ended = {tuple(line) for line in self.lines("end")}
-        return next((int(line[2]) for line in reversed(self.lines("begin")) if tuple(line) not in ended), None)
+        at_work = [int(line[2]) for line in self.lines("begin") if tuple(line) not in ended]
+        return next((process for process in reversed(at_work) if process in self.processes()), None)
 
     def processes(self):
         found = []
@@ -453,15 +454,16 @@ def kill_driver(tmp_path, mode, moment):
 def kill_worker(tmp_path, mode, moments):
     """Kill a worker at work at each moment; the same driver goes on."""
     driver = Driver(mode, tmp_path)
-    finished = set()
+    finished = {}
     for moment in moments:
         victim = driver.wait_for(lambda m=moment: len(driver.lines("end")) >= m and driver.at_work(), f"{moment} runs")
-        finished |= driver.on_disk()
+        on_disk, begun = driver.on_disk(), driver.begun()
+        finished |= {run: begun[run] for run in on_disk}
         os.kill(victim, signal.SIGKILL)
     out, err = driver.output()
     assert len(driver.on_disk()) == RUNS
     assert mode == "dask" or "a worker process died" in err
-    repeated = [run for run in finished if driver.begun()[run] > 1]
+    repeated = [run for run, count in finished.items() if driver.begun()[run] > count]
     assert repeated == [], "finished runs were done again"
     driver.wait_for(lambda: not driver.processes(), "the end of the workers")
     return out
@@ -506,43 +508,17 @@ def test_two_drivers_share_a_folder(tmp_path, undisturbed):
     assert not list(drivers[0].folder.glob(".*"))
 
 
-def deadly(log):
-    def end(n, seed):
-        if n == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.05)
-        return {"value": n}
-
-    return logging_run(log, end)
-
-
 @pytest.mark.deep
-@pytest.mark.filterwarnings("ignore:a worker process died", "ignore:resource_tracker")
-def test_a_run_that_kills_its_worker_fails_alone_on_loky(tmp_path):
-    run = deadly(tmp_path / "log")
-    table = sweep(run, {"n": [1, 2, 3, 4]}, range(2), tmp_path / "sweep", workers=2)
-    check_deadly(table, calls(tmp_path / "log"))
-
-
-@pytest.mark.deep
-def test_a_run_that_kills_its_worker_fails_alone_on_dask(tmp_path):
-    from dask.distributed import Client, LocalCluster
-
-    run = deadly(tmp_path / "log")
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster),
-        joblib.parallel_config(backend="dask"),
-    ):
-        table = sweep(run, {"n": [1, 2, 3, 4]}, range(2), tmp_path / "sweep")
-    check_deadly(table, calls(tmp_path / "log"))
-
-
-def check_deadly(table, begun):
-    assert list(table.status[table.n == 2]) == ["failed"] * 2
-    assert table.error[2].startswith("its worker process died 3 times")
-    assert set(table.status[table.n != 2]) == {"finished"}
-    assert begun["2 0"] == begun["2 1"] == sweeps.DEATHS
+@pytest.mark.parametrize("mode", ["2", "dask"])
+def test_a_run_that_kills_its_worker_fails_alone(tmp_path, mode):
+    driver = Driver(mode, tmp_path, "deadly")
+    table = json.loads(driver.output()[0])
+    failed = {(n, seed): error for n, seed, status, error in table if status == "failed"}
+    assert set(failed) == {(30, 1), (30, 4)} and len(table) == RUNS
+    assert all(error.startswith("its worker process died 3 times") for error in failed.values())
+    begun = driver.begun()
+    assert [begun["30", seed] for seed in "14"] == [sweeps.DEATHS] * 2
+    driver.wait_for(lambda: not driver.processes(), "the end of the workers")
 
 
 @pytest.mark.deep
