@@ -170,27 +170,24 @@ class GaussianLoss(torch.autograd.Function):
         return None, gradient, gradient.diagonal(dim1=-2, dim2=-1), alpha * upstream.unsqueeze(-1)
 
 
-class ExactLoss:
-    """The negative log marginal likelihood per datum of a batch of exact GPs, and its gradient, row by row.
+class BatchLoss:
+    """Losses and gradients of a batch of models, row by row; a subclass says which loss, in ``_loss``.
 
-    It is what GPyTorch's ``ExactMarginalLogLikelihood`` computes, priors and added loss terms included, by Cholesky for
-    any number of data.
     Models are built for a few batch sizes only and kept; a batch between two sizes is filled up with copies.
 
     Args:
         make_model, layout: which models, and where their parameters are.
         members: the largest batch.
-        closed_form: the gradient in closed form, or else GPyTorch's own objective and automatic differentiation, which
-            is slower, and with one member gives exactly the numbers of a plain loop.
     """
 
-    def __init__(self, make_model: MakeModel, layout: Layout, members: int, closed_form: bool = True):
-        self.make_model, self.layout, self.members, self.closed_form = make_model, layout, members, closed_form
+    def __init__(self, make_model: MakeModel, layout: Layout, members: int):
+        self.make_model, self.layout, self.members = make_model, layout, members
         self.models: dict[int, tuple] = {}
 
-    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
+    def __call__(self, rows: Tensor, *data: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
         """Losses of shape (b,) and gradients of shape (b, width) at ``rows`` of shape (b, width).
 
+        ``data``, each of shape (b, ...), go to ``_loss``: what each member has of its own beside its parameters.
         Also returns, for each row whose loss is NaN, the reason, and the rows to whose covariance GPyTorch's jitter was
         added, as it is whenever a factorisation fails at first.
         """
@@ -201,17 +198,17 @@ class ExactLoss:
             model, likelihood = build(self.make_model, torch.Size([size]))
             self.models[size] = model.train(), likelihood.train(), parameters_of(model, likelihood)
         model, likelihood, parameters = self.models[size]
-        padded = torch.cat([rows, rows[-1:].expand(size - count, -1)])
+        padded, *filled = (_fill(part, size) for part in (rows, *data))
         self.layout.write(padded, parameters)
         try:
             with torch.enable_grad(), gpytorch.settings.debug(False):  # debug compares the inputs with themselves
-                loss, problems, jittered = self._loss(model, likelihood)
+                loss, problems, jittered = self._loss(model, likelihood, *filled)
                 if loss.shape != (size,):
                     raise ValueError(f"a batch of {size} models must have {size} losses; got shape {tuple(loss.shape)}")
                 free = [parameter for parameter in parameters if parameter.requires_grad]
                 found = iter(torch.autograd.grad(loss.sum(), free, allow_unused=True))
         except tuple(REASONS) as error:  # GPyTorch's own objective, which does not say of which member
-            return self._one_by_one(rows) if count > 1 else self._failed(rows, error)
+            return self._one_by_one(rows, *data) if count > 1 else self._failed(rows, error)
         gradient = torch.zeros_like(padded)
         for slot, parameter in zip(self.layout.slots, parameters, strict=True):
             part = next(found) if parameter.requires_grad else None
@@ -223,6 +220,37 @@ class ExactLoss:
             problems.setdefault(row, "the loss or its gradient is not finite")
             loss[row] = torch.nan
         return loss, gradient, problems, {row for row in jittered if row < count}
+
+    def _loss(self, model, likelihood, *data: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
+        """A loss for each member, the reasons of those that failed, and the members that got jitter."""
+        raise NotImplementedError
+
+    def _one_by_one(self, *parts: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
+        alone = zip(*(part.split(1) for part in parts), strict=True)
+        losses, gradients, problems, _ = zip(*(self(*member) for member in alone), strict=True)
+        reasons = {place: problem[0] for place, problem in enumerate(problems) if problem}
+        return torch.cat(losses), torch.cat(gradients), reasons, set()
+
+    @staticmethod
+    def _failed(row: Tensor, error: Exception) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
+        return row.new_full((1,), torch.nan), torch.zeros_like(row), {0: REASONS[type(error)]}, set()
+
+
+class ExactLoss(BatchLoss):
+    """The negative log marginal likelihood per datum of a batch of exact GPs, and its gradient, row by row.
+
+    It is what GPyTorch's ``ExactMarginalLogLikelihood`` computes, priors and added loss terms included, by Cholesky for
+    any number of data.
+
+    Args:
+        make_model, layout, members: as for :class:`BatchLoss`.
+        closed_form: the gradient in closed form, or else GPyTorch's own objective and automatic differentiation, which
+            is slower, and with one member gives exactly the numbers of a plain loop.
+    """
+
+    def __init__(self, make_model: MakeModel, layout: Layout, members: int, closed_form: bool = True):
+        super().__init__(make_model, layout, members)
+        self.closed_form = closed_form
 
     def _loss(self, model, likelihood) -> tuple[Tensor, dict[int, str], set[int]]:
         objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
@@ -240,14 +268,10 @@ class ExactLoss:
             log_density = objective._add_other_terms(log_density, ())
         return -log_density / residual.shape[-1], problems, jittered
 
-    def _one_by_one(self, rows: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
-        losses, gradients, problems, _ = zip(*(self(row.unsqueeze(0)) for row in rows), strict=True)
-        reasons = {place: problem[0] for place, problem in enumerate(problems) if problem}
-        return torch.cat(losses), torch.cat(gradients), reasons, set()
 
-    @staticmethod
-    def _failed(row: Tensor, error: Exception) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
-        return row.new_full((1,), torch.nan), torch.zeros_like(row), {0: REASONS[type(error)]}, set()
+def _fill(part: Tensor, size: int) -> Tensor:
+    """``part``, of shape (b, ...), with copies of its last member up to (size, ...)."""
+    return torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])])
 
 
 def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:

@@ -47,9 +47,12 @@ class Ledger:
             heading = html.escape(chapter.replace("_", " "))
             parts.append(f'<tbody><tr><th colspan="{span}" scope="rowgroup">Chapter {heading}</th></tr>')
             for claim in of_chapter:
-                verdicts = [claim["verdict"], *(verdict_in(record, claim) for record in self.records)]
+                cells = [_cell(claim["verdict"], claim["measured"])]
+                for record in self.records:
+                    measured = record["claims"].get(claim["id"], {}).get("measured", "")
+                    cells.append(_cell(verdict_in(record, claim), measured))
                 sentence = f'<span id="ledger-{claim["id"]}">{html.escape(claim["sentence"])}</span>'
-                parts.append(f"<tr>{claims.LEFT}{sentence}</td>{''.join(map(_cell, verdicts))}</tr>")
+                parts.append(f"<tr>{claims.LEFT}{sentence}</td>{''.join(cells)}</tr>")
             parts.append("</tbody>")
         return "".join(parts) + "</table>"
 
@@ -129,7 +132,9 @@ def _link(id: str) -> str:
     return f'<a href="#ledger-{id}"><code>{id}</code></a>'
 
 
-def _cell(verdict: str | None) -> str:
+def _cell(verdict: str | None, measured: str = "") -> str:
+    """The verdict, and below it in small type what was measured there, so that the spread between machines shows."""
     spoken = verdict or "not run"
     mark = f'<span role="img" aria-label="{spoken}" title="{spoken}">{MARKS[verdict]}</span>'
-    return f'<td data-verdict="{spoken}">{mark}</td>'
+    digits = f"<small>{html.escape(measured)}</small>" if measured else ""
+    return f'<td data-verdict="{spoken}">{mark}{digits}</td>'

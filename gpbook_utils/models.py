@@ -36,7 +36,7 @@ class ExactModel(gpytorch.models.ExactGP):
     def __init__(
         self, x: Tensor, y: Tensor, kernel: Kernel | None = None, likelihood: GaussianLikelihood | None = None
     ):
-        _check_data(x, y)
+        check_data(x, y)
         for name, part, kind in (("kernel", kernel, Kernel), ("likelihood", likelihood, Likelihood)):
             if part is not None and not isinstance(part, kind):
                 raise ValueError(f"{name} must be an instance of a GPyTorch {kind.__name__}; got {part!r}")
@@ -88,7 +88,7 @@ class SparseModel(ExactModel):
         kernel: Kernel | None = None,
         likelihood: GaussianLikelihood | None = None,
     ):
-        _check_data(x, y)
+        check_data(x, y)
         _check_inducing(z, x)
         likelihood = GaussianLikelihood() if likelihood is None else likelihood
         base = RBFKernel() if kernel is None else kernel
@@ -102,7 +102,8 @@ class VariationalModel(gpytorch.models.ApproximateGP):
 
     Args:
         z: inducing points of shape (m, d); copied.
-        kernel: the prior covariance function; a new RBF kernel by default.
+        kernel: the prior covariance function; a new RBF kernel by default. If it stands for a batch of kernels, the
+            model stands for a batch of models, each with inducing points of its own that start at ``z``.
         likelihood: observation noise; a new Gaussian likelihood by default.
         learn_inducing_locations: whether ``z`` is a parameter.
         jitter: added to the diagonals of the inducing block and of the data block; GPyTorch's default depends on the
@@ -125,18 +126,20 @@ class VariationalModel(gpytorch.models.ApproximateGP):
         jitter: float | None = None,
     ):
         check_inputs("z", z)
+        kernel = RBFKernel() if kernel is None else kernel
+        batch_shape = kernel.batch_shape
         super().__init__(
             VariationalStrategy(
                 self,
-                z.detach(),
-                CholeskyVariationalDistribution(len(z)),
+                z.detach().expand(*batch_shape, *z.shape),
+                CholeskyVariationalDistribution(len(z), batch_shape),
                 learn_inducing_locations=learn_inducing_locations,
                 jitter_val=jitter,
             )
         )
-        self.mean_module = gpytorch.means.ConstantMean()
-        self.covar_module = RBFKernel() if kernel is None else kernel
-        self.likelihood = GaussianLikelihood() if likelihood is None else likelihood
+        self.mean_module = gpytorch.means.ConstantMean(batch_shape=batch_shape)
+        self.covar_module = kernel
+        self.likelihood = GaussianLikelihood(batch_shape=batch_shape) if likelihood is None else likelihood
         self.to(z)
 
     def forward(self, x: Tensor) -> MultivariateNormal:
@@ -160,7 +163,7 @@ def set_optimal_q(model: VariationalModel, x: Tensor, y: Tensor) -> None:
     Raises:
         ValueError: as :class:`ExactModel`, and if the data do not suit the inducing points.
     """
-    _check_data(x, y)
+    check_data(x, y)
     strategy, noise = model.variational_strategy, model.likelihood.noise
     z = strategy.inducing_points
     _check_inducing(z, x)
@@ -181,7 +184,7 @@ def variational_bound(model: VariationalModel, x: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: as :class:`ExactModel`.
     """
-    _check_data(x, y)
+    check_data(x, y)
     model.train()
     return gpytorch.mlls.VariationalELBO(model.likelihood, model, num_data=len(y))(model(x), y)
 
@@ -331,7 +334,8 @@ def _check_tensor(name: str, tensor: Tensor, shape: str) -> None:
         raise ValueError(f"{name} has NaN or infinite entries")
 
 
-def _check_data(x: Tensor, y: Tensor) -> None:
+def check_data(x: Tensor, y: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x`` and ``y`` are finite, of shapes (n, d) and (n,), and of one format."""
     _check_tensor("x", x, "(n, d)")
     _check_tensor("y", y, "(n,)")
     if x.dim() != 2 or y.dim() != 1 or x.shape[0] != y.shape[0]:

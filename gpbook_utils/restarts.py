@@ -63,10 +63,14 @@ class Restarts:
             raise ValueError(f"all {len(self.losses)} starts failed; the first because {self.failures[0]}")
         return int(self.losses.nan_to_num(torch.inf).argmin())
 
-    def model(self, start: int) -> tuple[gpytorch.Module, gpytorch.Module]:
-        """A model and its likelihood with the parameters at the end of one start, in training mode."""
-        made = build(self._make_model, torch.Size())
-        Layout(self._make_model).write(self._raw[start], parameters_of(*made))
+    def model(self, start: int | slice | list[int]) -> tuple[gpytorch.Module, gpytorch.Module]:
+        """A model and its likelihood with the parameters at the end of one start, in training mode.
+
+        Of several starts, given as a slice or a list: one batch of models.
+        """
+        raw = self._raw[start]
+        made = build(self._make_model, raw.shape[:-1])
+        Layout(self._make_model).write(raw, parameters_of(*made))
         return made
 
     def __repr__(self) -> str:
@@ -142,7 +146,7 @@ def fit_restarts(
     ]
     paths = []
     with tqdm(total=len(rows), unit="start", disable=None if progress is None else not progress) as bar:
-        for part in _run(tasks, workers):
+        for part in run(tasks, workers):
             paths += part
             bar.update(len(part))
     return _collect(paths, layout, make_model)
@@ -290,8 +294,8 @@ def _minimise(hub: greenlet, row: Tensor, tol: float, steps: int) -> _Path:
     return _Path(rows, torch.tensor(losses, dtype=row.dtype), np.nan if trouble else slope, trouble, jittered)
 
 
-def _run(tasks: list, workers: int) -> Iterator[list[_Path]]:
-    """The results of the tasks, in their order."""
+def run(tasks: list, workers: int) -> Iterator:
+    """The results of joblib's delayed tasks, in their order, from so many single-threaded processes."""
     if workers == 1 or len(tasks) == 1:
         for function, arguments, options in tasks:
             yield function(*arguments, **options)

@@ -6,7 +6,7 @@ changes.
 
 What changes an object: an assignment to its attribute or item, ``+=``, ``del``, a call that stands alone with
 the object as receiver or argument (``model.train()``), and wherever it stands a call that changes by its name
-(``zero_``, ``fit``) or by the body of the function called, in the notebook or in ``gpbook_utils``. The change
+(``zero_``, ``fit``). A function of the notebook or of ``gpbook_utils`` is judged by its body instead. The change
 reaches the objects from which that one was made, so ``optimiser.step()`` changes the model. Claims, figures
 and ``print`` change nothing. *Values* (results of torch and NumPy functions and of arithmetic) are changed
 only as receiver or by assignment, so that training on ``x`` doesn't count as a change of ``x``. A seed makes
@@ -310,7 +310,8 @@ class _Walk(ast.NodeVisitor):
         if ARTIST.fullmatch(root) or (harmless and not is_changer):
             self.always |= alone and SETTING.match(last) is not None and not ARTIST.fullmatch(root)
             return
-        if not (alone or is_changer or (function is not None and function.changes_arguments)):
+        suspect = alone if function is None else function.changes_arguments  # a function that was read is known
+        if not (suspect or is_changer):
             return
         arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
         receiver = {root} if isinstance(node.func, ast.Attribute) and root not in self.known.origin else set()
@@ -350,8 +351,9 @@ def _package_module(module: str) -> dict[str, Function]:
     spec = importlib.util.find_spec(module) if re.fullmatch(r"gpbook_utils\.\w+", module) else None
     if spec is None or not spec.origin:
         return {}
-    known = Known()
-    for _ in range(2):  # a second time, since a function may call one that stands below it
+    known, before = Known(), None
+    while known.functions != before:  # again, since a function may call one that stands below it
+        before = dict(known.functions)
         _read_cell(Path(spec.origin).read_text(encoding="utf-8"), known)
     return {name: replace(f, reads=frozenset(), changes=frozenset()) for name, f in known.functions.items()}
 

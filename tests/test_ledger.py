@@ -94,6 +94,13 @@ def test_the_ledger_shows_every_verdict(tmp_path):
         assert mark in ledger._repr_html_()
 
 
+def test_the_ledger_shows_what_each_machine_measured(tmp_path):
+    records.write([a_claim(bound="below 1") | {"measured": "0.25"}], tmp_path)
+    ledger = Ledger([a_claim(bound="below 1") | {"measured": "<0.5"}], records.load(tmp_path))
+    assert "<small>&lt;0.5</small>" in ledger._repr_html_()
+    assert "<small>0.25</small>" in ledger._repr_html_()
+
+
 def test_a_folk_sentence_stands_only_while_its_claims_hold():
     row = {"id": "F0", "sentence": "So.", "verdict": "refuted", "why": "Because.", "claims": ["a"]}
     assert FolkAnswer([a_claim()], [row]).rows[0]["verdict"] == "refuted"
@@ -102,6 +109,17 @@ def test_a_folk_sentence_stands_only_while_its_claims_hold():
     assert FolkAnswer([], [row | {"claims": []}]).rows[0]["verdict"] == UNDECIDED
     with pytest.raises(ValueError, match=r"F0 is decided by \['a'\], which no chapter claims"):
         FolkAnswer([a_claim("b")], [row])
+
+
+def test_where_a_reason_says_that_machines_agree_they_do():
+    """A bound that rests on measured values alone, with a margin, needs values that do not depend on the machine."""
+    book = claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
+    resting = {claim["id"]: claim for claim in book if "machines agree" in claim["reason"]}
+    assert resting
+    for id, claim in resting.items():
+        entries = [record["claims"][id] for record in records.load("records") if id in record["claims"]]
+        measured = [float(entry["measured"]) for entry in (claim, *entries)]
+        assert max(measured) - min(measured) <= 0.02 * max(map(abs, measured)), (id, measured)
 
 
 def test_the_folk_table_is_complete_and_decided_by_real_claims():
