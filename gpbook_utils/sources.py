@@ -8,6 +8,7 @@ installed library it covers the name and version. What can't be told apart by it
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import datetime
 import dis
@@ -23,6 +24,7 @@ import sys
 import sysconfig
 import types
 from bisect import bisect_left
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,13 @@ IDLE = ("NOP", "CACHE", "EXTENDED_ARG", "PUSH_NULL", "RESUME")
 JUMPS = {*dis.hasjrel, *dis.hasjabs}
 NAMING = {*dis.hasname, *dis.haslocal, *dis.hasfree}
 PLAIN = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype, pathlib.PurePath, range, slice)
+WITHOUT_CONTENT = (  # places for a value of an instance, and what Python remembers of an abstract class
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    type(namedtuple("_Pair", "a b").a),
+    type(abc.ABC._abc_impl),
+)
+SENTINELS = (type(dataclasses.MISSING), type(dataclasses.KW_ONLY), type(dataclasses._HAS_DEFAULT_FACTORY))
 TIMES = (datetime.date, datetime.time, datetime.timedelta)
 
 
@@ -96,6 +105,8 @@ class _Reader:
         name = f"{kind.__module__}.{kind.__qualname__}".encode()
         if thing is None or thing is Ellipsis or thing is NotImplemented or kind in (bool, int, str):
             return [name, repr(thing).encode()]
+        if kind in SENTINELS:
+            return [name]
         if kind in (float, complex):
             return [name, struct.pack("<dd", complex(thing).real, complex(thing).imag)]
         if kind in (bytes, bytearray):
@@ -195,7 +206,7 @@ class _Reader:
         for name, value in sorted(vars(cls).items()):
             # Of what Python itself keeps in a class, only what can be called makes a difference to a run.
             hidden = name.startswith("__") and name.endswith("__") and not isinstance(value, types.FunctionType)
-            if not hidden and not isinstance(value, types.GetSetDescriptorType | types.MemberDescriptorType):
+            if not hidden and not isinstance(value, WITHOUT_CONTENT):
                 parts += [name.encode(), self.digest(value, f"{path}.{name}")]
         return parts
 

@@ -213,7 +213,8 @@ class _Job:
         try:
             yield
         finally:
-            self.announcement.unlink(missing_ok=True)
+            for own in [self.announcement, *self.folder.glob(f".*.{self.call}.started")]:
+                own.unlink(missing_ok=True)
 
     @property
     def announcement(self) -> Path:
@@ -354,7 +355,7 @@ def _on_loky(job: _Job, runs: list[_Run], workers: int) -> Iterator[dict]:
     parallel = partial(
         joblib.Parallel,
         backend="loky",
-        n_jobs=workers,
+        n_jobs=max(2, min(workers, len(runs))),  # with one, joblib would do the runs in this process
         return_as="generator_unordered",
         batch_size=1,
         inner_max_num_threads=job.threads,

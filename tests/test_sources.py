@@ -254,6 +254,70 @@ def test_the_version_of_a_library_counts(monkeypatch):
     assert source_hash(function) != before
 
 
+CLASSES = """
+    import abc, dataclasses, enum, typing
+    import gpytorch
+
+    class Colour(enum.Flag):
+        RED = 1
+
+    @dataclasses.dataclass
+    class Data:
+        x: float = 1.0
+        y: list = dataclasses.field(default_factory=list)
+
+        def method(self):
+            return 7
+
+    class Pair(typing.NamedTuple):
+        a: int = 1
+
+    class Model(gpytorch.models.ExactGP):
+        def forward(self, x):
+            return super().forward(x * 2)
+
+    class Abstract(abc.ABC):
+        __slots__ = ("q",)
+
+        @abc.abstractmethod
+        def method(self):
+            pass
+
+    class Concrete(Abstract):
+        @property
+        def three(self):
+            return 3
+
+        @classmethod
+        def method(cls):
+            return super().method()
+
+    def f(seed):
+        return Colour.RED, Data(), Pair(), Model, Concrete
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("RED = 1", "RED = 2"),
+        ("= 1.0", "= 2.0"),
+        ("default_factory=list", "default_factory=set"),
+        ("return 7", "return 8"),
+        ("a: int = 1", "a: int = 2"),
+        ("x * 2", "x * 3"),
+        ("models.ExactGP", "models.ApproximateGP"),
+        ("            pass", "            return 4"),
+        ("return 3", "return 4"),
+        ("@classmethod", "@staticmethod"),
+    ],
+)
+def test_classes_of_a_notebook(old, new):
+    one, other = defined(CLASSES), defined(CLASSES.replace(old, new))
+    assert CLASSES.count(old) == 1 and source_hash(one) != source_hash(other)
+    assert source_hash(one) == source_hash(defined(CLASSES)) == source_hash(cloudpickle.loads(cloudpickle.dumps(one)))
+
+
 def test_what_is_no_function():
     with pytest.raises(ValueError, match="function must be callable; got int: 3"):
         source_hash(3)

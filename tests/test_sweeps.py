@@ -363,6 +363,8 @@ def test_equal_bits_wherever_it_runs(tmp_path):
     grid, seeds = {"n": [2, 60]}, range(3)
     serial = sweep(draws, grid, seeds, where["serial"])
     loky = sweep(draws, grid, seeds, where["loky"], workers=2)
+    with joblib.parallel_config("loky", n_jobs=2):
+        assert bits(sweep(draws, grid, seeds, tmp_path / "4")) == bits(loky)
     # Two threads a worker: a process still does one run at a time, since they share the generators.
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
