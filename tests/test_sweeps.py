@@ -90,7 +90,9 @@ def test_nothing_global_changes_and_each_run_is_seeded(tmp_path):
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[2]
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
-    assert set(table.threads) == {1} and table.chance.nunique() == 3
+    assert set(table.threads) == {1} and table.chance.nunique() == table["product"].nunique() == 3
+    for seed in range(3):
+        assert torch.equal(table.x[seed], torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)))
     backwards = sweep(draws, {"n": [4]}, [2, 1, 0], tmp_path / "again")
     assert bits(table) == bits(backwards[::-1])
 
