@@ -1,7 +1,8 @@
 """Helpers of the book *Same Hyperparameters, Different Covariance*.
 
-Each module has one job, and imports run one way: ``claims``, ``compare``, ``data``, ``models``, ``machine``,
-``batches`` and ``plots`` know nothing of the others, ``restarts`` knows ``batches``, ``training`` knows ``models`` and
-``restarts``, and ``notebooks``, ``records`` and ``ledger`` stand on top. Import the module that you need, for example
-``from gpbook_utils.claims import claim``.
+Each module has one job, and imports run one way: ``claims``, ``compare``, ``data``, ``models``, ``machine``, ``files``,
+``sources``, ``orphans``, ``batches`` and ``plots`` know nothing of the others, ``restarts`` knows ``batches``,
+``training`` knows ``models`` and ``restarts``, ``sweeps`` knows ``results`` and ``sources``, and ``notebooks``,
+``records`` and ``ledger`` stand on top. Import the module that you need, for example ``from gpbook_utils.claims import
+claim``.
 """

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -24,8 +23,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from gpbook_utils import claims
+from gpbook_utils.files import PACKAGE, package_hash, replace_file
 
-PACKAGE = Path(__file__).parent
 LEDGER = "verdicts.ipynb"
 README_FIGURE = "readme-figure.png"  # beside the chapter that makes it
 
@@ -99,19 +98,6 @@ def chapter_hash(notebook: NotebookNode) -> str:
     """SHA-256 of the code cells' sources, in hexadecimal: prose may change without making outputs stale."""
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
-
-
-def package_hash(package: str | Path = PACKAGE) -> str:
-    """SHA-256 of the modules and tables of ``package``, in hexadecimal; line endings do not count."""
-    package = Path(package)
-    files = {*package.rglob("*.py"), *(path for path in package.glob("tables/**/*") if path.is_file())}
-    digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.relative_to(package).as_posix()):
-        if path.name.startswith("."):  # litter of editors and file managers
-            continue
-        content = path.read_bytes().replace(b"\r\n", b"\n")
-        digest.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
 
 
 def is_stale(notebook: NotebookNode) -> str | None:
@@ -219,28 +205,6 @@ def readme_figure(notebook: NotebookNode) -> bytes | None:
                 if "image/png" in output.get("data", {}):
                     return base64.b64decode(output.data["image/png"])
     return None
-
-
-def replace_file(path: str | Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` completely or not at all: a reader sees the old or the new content.
-
-    A file that has this content already is not touched, so that its date still says when it changed.
-    """
-    path = Path(path).resolve()
-    content = content.encode("utf-8") if isinstance(content, str) else content
-    if path.exists() and path.read_bytes() == content:
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # its own name: two runs never write one file
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,516 @@
+"""Many independent runs of one function, on this machine or on a cluster, that survive a kill.
+
+Each finished run is a file at once. So a sweep that was killed goes on where it was when the same call is made again,
+and a call whose runs are all on disk only reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import json
+import math
+import os
+import platform
+import random
+import threading
+import time
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cloudpickle
+import joblib
+import numpy as np
+import torch
+from joblib.externals.loky import BrokenProcessPool
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from gpbook_utils import results
+from gpbook_utils.files import package_hash
+from gpbook_utils.orphans import end_with
+from gpbook_utils.sources import source_hash
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FINISHED, FAILED = "finished", "failed"
+COLUMNS = ("seconds", "status", "error")  # after those of the settings, the seed and the values
+DEATHS = 3  # of its worker, after which a run is not tried again
+LITTER = 30 * 24 * 3600  # seconds after which a hidden file belongs to no living process
+
+PACKAGE = package_hash()  # of the modules as they are imported, not as they are edited later
+_alone = threading.Lock()  # random generators, thread counts and the default dtype belong to a whole process
+
+
+def sweep(
+    function: Callable[..., dict],
+    grid: dict[str, Iterable] | list[dict],
+    seeds: Iterable[int],
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    retry: bool = False,
+    progress: bool | None = None,
+) -> DataFrame:
+    """Call ``function(**settings, seed=seed)`` for all settings of a grid and all seeds, and keep each result on disk.
+
+    A result is served from disk if nothing that decides it has changed: the function's code and what it reads
+    (:func:`gpbook_utils.sources.source_hash`), settings, seed, threads, torch's default dtype, and the versions in
+    :func:`environment`. The machine is not among them. A run that raises is recorded with its error while others
+    go on. A damaged file is reported and its run done again.
+
+    Each run starts with the global random generators of torch, NumPy and Python seeded with ``seed``, with gradients
+    enabled, and with its own copy of what the function reads, so that it does the same wherever it runs. Other global
+    settings, those of ``gpytorch.settings`` for example, belong into the function.
+
+    With ``workers`` the runs are tasks of joblib in that many processes; they end with this process, also if it is
+    killed. A run whose process dies is done again, three times at most. Within
+    ``joblib.parallel_config(backend="dask")`` the same call runs on a Dask cluster whose workers see ``folder``; give
+    them one thread each, since a process does one run at a time.
+
+    Args:
+        function: takes the settings and ``seed`` by name; returns a dictionary of numbers, texts, truth values,
+            ``None``, arrays and tensors. It may be defined in a notebook. What it reads travels with each run, so large
+            data is better loaded within.
+        grid: for each setting its values, of which all combinations run; or the settings of each run, as a list.
+            Values are numbers, texts, truth values or ``None``.
+        seeds: distinct whole numbers from 0 to 2^32 - 1.
+        folder: where the results are, one file a run. Several sweeps, also at the same time, may share it.
+        workers: number of processes on this machine; with 1, the runs are done in this one.
+        threads: of each run; results may depend on it.
+        retry: do failed runs again, instead of reporting them from disk.
+        progress: whether to show a bar with the time left; by default only on a terminal.
+
+    Returns:
+        One row a run, in the order of the grid and the seeds, with a column for each setting, ``seed``, a column for
+        each returned value, ``seconds``, ``status`` (*finished* or *failed*) and ``error``. The file of a failed run
+        holds its traceback.
+
+    Raises:
+        ValueError: for settings, seeds or a function of another form, or one that reads something without a hash.
+        RuntimeError: if a worker does not see the folder, or would compute with other versions; or if workers die
+            before they start a run. What has finished is on disk.
+
+    >>> import tempfile
+    >>> def area(width, seed):
+    ...     return {"area": width * 2.0}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = sweep(area, {"width": [1, 2]}, range(2), folder)
+    >>> table[["width", "seed", "area", "status"]]
+       width  seed  area    status
+    0      1     0   2.0  finished
+    1      1     1   2.0  finished
+    2      2     0   4.0  finished
+    3      2     1   4.0  finished
+    """
+    settings, seeds = _settings(grid), _seeds(seeds)
+    for name, value in (("workers", workers), ("threads", threads)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}")
+    _check_signature(function, settings[0])
+    job = _Job.make(function, folder, threads, retry)
+    runs = [_Run(job.key(chosen, seed), chosen, seed) for chosen, seed in itertools.product(settings, seeds)]
+    with job.announced():
+        found = {run.key: record for run in runs if (record := job.stored(run)) is not None}
+        missing = [run for run in runs if run.key not in found]
+        hidden = None if progress is None else not progress
+        with tqdm(total=len(runs), initial=len(found), unit="run", disable=hidden) as bar:
+            try:
+                for record in _records(job, missing, workers):
+                    found[record["key"]] = record
+                    bar.update()
+            except BaseException as error:
+                error.add_note(f"{len(found)} of {len(runs)} runs are on disk in {job.folder}; the same call goes on")
+                raise
+    return _table(runs, found)
+
+
+@cache
+def environment() -> dict[str, str]:
+    """What a result depends on beside the function: this package's hash, and the versions of what computes.
+
+    >>> list(environment())
+    ['gpbook_utils', 'python', 'torch', 'gpytorch', 'linear_operator', 'numpy', 'scipy']
+    """
+    libraries = {name: version(name) for name in ("gpytorch", "linear_operator", "numpy", "scipy")}
+    return {
+        "gpbook_utils": PACKAGE,
+        "python": platform.python_version(),
+        "torch": torch.__version__,  # tells builds apart, as the metadata do not
+        **libraries,
+    }
+
+
+@dataclass(frozen=True)
+class _Run:
+    key: str
+    settings: dict
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all runs of one call share, and what travels to the workers."""
+
+    function: bytes  # by cloudpickle
+    name: str
+    source: str
+    environment: dict
+    folder: Path
+    call: str
+    threads: int
+    dtype: torch.dtype
+    retry: bool
+
+    @classmethod
+    def make(cls, function, folder, threads, retry) -> _Job:
+        source = source_hash(function)
+        try:
+            content = cloudpickle.dumps(function)
+        except Exception as error:  # cloudpickle raises many kinds
+            raise ValueError(f"function cannot be sent to another process: {error}") from error
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(f"folder must be a path; got {folder!r}")
+        folder = Path(folder).expanduser().resolve()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"folder {str(folder)!r} can't be made: {error.strerror}") from error
+        name = getattr(function, "__name__", type(function).__name__)
+        dtype, call = torch.get_default_dtype(), uuid.uuid4().hex[:12]
+        return cls(content, name, source, environment(), folder, call, threads, dtype, bool(retry))
+
+    def key(self, settings: dict, seed: int) -> str:
+        decisive = [self.source, self.environment, settings, seed, self.threads, str(self.dtype)]
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+    def path(self, run: _Run) -> Path:
+        return self.folder / f"{run.key}{results.SUFFIX}"
+
+    def marker(self, run: _Run) -> Path:
+        """A file with one byte for each start of a run that has not ended."""
+        return self.folder / f".{run.key}.{self.call}.started"
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Let workers see that their folder is this one; and clear away what killed processes left long ago."""
+        for old in self.folder.glob(".*"):
+            with suppress(OSError):
+                if old.suffix in (".part", ".started", ".call") and old.stat().st_mtime < time.time() - LITTER:
+                    old.unlink()
+        self.announcement.touch()
+        try:
+            yield
+        finally:
+            for own in [self.announcement, *self.folder.glob(f".*.{self.call}.started")]:
+                own.unlink(missing_ok=True)
+
+    @property
+    def announcement(self) -> Path:
+        return self.folder / f".{self.call}.call"
+
+    def stored(self, run: _Run) -> dict | None:
+        """The result on disk, if it is to be served."""
+        try:
+            record = results.read(self.path(run))
+        except ValueError as error:
+            warnings.warn(f"{error}; its run is done again", RuntimeWarning, stacklevel=4)
+            return None
+        if record and record["status"] == FAILED and self.retry and record["call"] != self.call:
+            return None
+        return record
+
+    def check_worker(self) -> None:
+        """Refuse to compute here what would be filed under another version."""
+        here = {**environment(), "the function": _hash_of(self.function)}
+        there = {**self.environment, "the function": self.source}
+        if differing := {name: (here[name], there[name]) for name in there if here.get(name) != there[name]}:
+            lines = ", ".join(
+                f"{name}: {found[:16]} instead of {needed[:16]}" for name, (found, needed) in differing.items()
+            )
+            raise RuntimeError(
+                f"a worker would compute with something else than this process has imported ({lines}). "
+                "Install the same versions there, and restart this process if a module was edited since it started"
+            )
+        if not self.announcement.exists():
+            raise RuntimeError(
+                f"a worker on {platform.node()} does not see {self.folder} as this process does; "
+                "give a folder that all machines share, or the sweep that began this run has ended"
+            )
+
+
+def _execute(job: _Job, run: _Run) -> dict:
+    """In a worker: do one run and store it, unless it is stored already; returns what is stored."""
+    with _alone:
+        job.check_worker()
+        if (record := job.stored(run)) is not None:  # by another driver, or before its first worker died
+            return record
+        marker = job.marker(run)
+        with open(marker, "ab") as file:
+            file.write(b".")
+            file.flush()
+            starts = os.fstat(file.fileno()).st_size
+        try:
+            outcome = _dead(starts - 1) if starts > DEATHS else _outcome(job, run)
+            record = {"key": run.key, "function": job.name, "settings": run.settings, "seed": run.seed}
+            record |= {**outcome, "threads": job.threads, "dtype": str(job.dtype), "call": job.call}
+            results.write(job.path(run), record | {"source": job.source, "environment": job.environment})
+        finally:
+            marker.unlink(missing_ok=True)
+        return record
+
+
+def _outcome(job: _Job, run: _Run) -> dict:
+    start = time.perf_counter()
+    values, message, where = {}, None, None
+    try:
+        with _conditions(run.seed, job.threads, job.dtype):
+            function = cloudpickle.loads(job.function)  # a copy of its own: no run sees what another changed
+            start = time.perf_counter()
+            returned = function(**run.settings, seed=run.seed)
+            seconds = time.perf_counter() - start
+        values = results.encode(returned)
+        if taken := {*run.settings, "seed", *COLUMNS} & values.keys():
+            raise ValueError(f"a run must not return {', '.join(sorted(taken))}, which the table says of each run")
+    except (Exception, SystemExit) as error:  # Ctrl-C is no failure of the run
+        seconds = time.perf_counter() - start
+        values, message = {}, f"{type(error).__name__}: {error}"
+        where = "".join(traceback.format_exception(error))
+    status = FINISHED if message is None else FAILED
+    return {"status": status, "values": values, "error": message, "traceback": where, "seconds": seconds}
+
+
+def _dead(deaths: int) -> dict:
+    message = (
+        f"its worker process died {deaths} times: killed, for want of memory perhaps, or by a fault in compiled code"
+    )
+    return {"status": FAILED, "values": {}, "error": message, "traceback": None, "seconds": math.nan}
+
+
+@contextmanager
+def _conditions(seed: int, threads: int, dtype: torch.dtype) -> Iterator[None]:
+    """What each run finds, wherever it runs; afterwards all is as it was."""
+    before = torch.get_num_threads(), torch.get_default_dtype(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(threadpool_limits(threads))
+        try:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.set_default_dtype(before[1])
+            random.setstate(before[2])
+            np.random.set_state(before[3])  # noqa: NPY002
+
+
+@cache
+def _hash_of(function: bytes) -> str:
+    return source_hash(cloudpickle.loads(function))
+
+
+# Where the runs are done -----------------------------------------------------------------------------
+
+
+def _records(job: _Job, runs: list[_Run], workers: int) -> Iterator[dict]:
+    """The results of runs that are not on disk, as they come."""
+    if not runs:
+        return
+    backend, n_jobs = joblib.parallel.get_active_backend()
+    kind = type(backend).__name__
+    if kind == "DaskDistributedBackend":
+        yield from _on_dask(backend.client, job, runs)
+        return
+    workers = workers if workers > 1 or n_jobs is None else joblib.effective_n_jobs(n_jobs)
+    if workers == 1 or kind == "SequentialBackend":
+        for run in runs:
+            yield _execute(job, run)
+    elif kind == "LokyBackend":
+        yield from _on_loky(job, runs, workers)
+    else:
+        raise ValueError(f"the backend in joblib.parallel_config must be 'loky' or 'dask'; got {kind}")
+
+
+def _on_loky(job: _Job, runs: list[_Run], workers: int) -> Iterator[dict]:
+    """When one worker dies, loky ends all of them. So the runs then at work are done again one by one, before the rest.
+
+    One of them may have caused the death; alone, it can't drag others with it.
+    """
+    parallel = partial(
+        joblib.Parallel,
+        backend="loky",
+        n_jobs=max(2, min(workers, len(runs))),  # with one, joblib would do the runs in this process
+        return_as="generator_unordered",
+        batch_size=1,
+        inner_max_num_threads=job.threads,
+        initializer=end_with,
+        initargs=(os.getpid(),),
+    )
+    waiting, alone, in_vain = list(runs), [], 0
+    while waiting or alone:
+        batch = alone[:1] or waiting
+        done = set()
+        try:
+            for record in parallel()(joblib.delayed(_execute)(job, run) for run in batch):
+                done.add(record["key"])
+                yield record
+        except BrokenProcessPool as error:
+            for run in batch:
+                if run.key not in done and (record := job.stored(run)) is not None:
+                    done.add(record["key"])
+                    yield record
+            suspects = [run for run in batch if run.key not in done and job.marker(run).exists()]
+            in_vain = 0 if done or suspects else in_vain + 1
+            if in_vain == DEATHS:
+                raise RuntimeError(f"the worker processes died {DEATHS} times before they started a run") from error
+            _warn_of_death(len(suspects))
+            alone = suspects + [run for run in alone if run not in suspects]
+        left = [run for run in waiting if run.key not in done]
+        waiting, alone = [run for run in left if run not in alone], [run for run in alone if run.key not in done]
+
+
+def _on_dask(client, job: _Job, runs: list[_Run]) -> Iterator[dict]:
+    """Dask gives a run of a dead worker to another one.
+
+    The tasks go to Dask itself: joblib would wait for ever for one on which Dask has given up.
+    """
+    from distributed import CancelledError, KilledWorker, as_completed
+
+    waiting = {run.key: run for run in runs}
+    for attempt in range(2 * DEATHS):
+        names = [f"{job.name}-{key}-{job.call}-{attempt}" for key in waiting]
+        futures = client.map(partial(_execute, job), list(waiting.values()), key=names, pure=False)
+        try:
+            for future, outcome in as_completed(futures, with_results=True, raise_errors=False):
+                if future.status == "finished":
+                    del waiting[outcome["key"]]
+                    future.release()
+                    yield outcome
+                elif future.status != "error":
+                    raise RuntimeError("the Dask cluster is gone, or has dropped the runs")
+                elif not isinstance(outcome[1], KilledWorker):
+                    raise outcome[1]
+        except CancelledError as error:
+            raise RuntimeError("the Dask cluster is gone, or has dropped the runs") from error
+        finally:
+            with suppress(Exception):  # the cluster may be gone
+                client.cancel(futures)
+        if not waiting:
+            return
+        _warn_of_death(len(waiting))
+    raise RuntimeError(f"Dask gave up on {len(waiting)} runs {2 * DEATHS} times, since their workers died")
+
+
+def _warn_of_death(runs: int) -> None:
+    again = f"{runs} unfinished runs are done again" if runs != 1 else "one unfinished run is done again"
+    message = f"a worker process died, killed or out of memory; {again}, finished ones are on disk"
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+# Checking and tabulating ------------------------------------------------------------------------------
+
+
+def _settings(grid) -> list[dict]:
+    """The settings of each run, in order."""
+    if isinstance(grid, dict):
+        for name, values in grid.items():
+            if isinstance(values, str | dict) or not isinstance(values, Iterable):
+                raise ValueError(f"grid[{name!r}] must be a list of values; got {values!r}")
+        grid = {name: list(values) for name, values in grid.items()}
+        if empty := [name for name, values in grid.items() if not values]:
+            raise ValueError(f"grid[{empty[0]!r}] must have at least one value; got an empty list")
+        chosen = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    elif isinstance(grid, list | tuple) and grid and all(isinstance(one, dict) for one in grid):
+        chosen = [dict(one) for one in grid]
+    else:
+        raise ValueError(f"grid must be a dictionary of lists, or a list of dictionaries; got {grid!r}")
+    names = list(chosen[0])
+    for one in chosen:
+        if set(one) != set(names):
+            raise ValueError(f"all settings of grid must have the same names; got {names} and {list(one)}")
+        for name, value in one.items():
+            if not isinstance(name, str) or name in ("seed", *COLUMNS):
+                raise ValueError(
+                    f"a setting must be named by a text other than seed, {', '.join(COLUMNS)}; got {name!r}"
+                )
+            one[name] = _setting(name, value)
+    if twice := _twice(tuple(one[name] for name in names) for one in chosen):
+        raise ValueError(f"grid names settings twice: {dict(zip(names, twice, strict=True))}")
+    return [{name: one[name] for name in names} for one in chosen]
+
+
+def _setting(name: str, value):
+    if isinstance(value, np.generic) or (isinstance(value, torch.Tensor) and value.dim() == 0):
+        value = value.item()
+    if value is None or type(value) in (bool, int, str) or (type(value) is float and not math.isnan(value)):
+        return value
+    raise ValueError(
+        f"the setting {name!r} must be a number, a text, a truth value or None; got {value!r}. "
+        "For something else pass a name, and let the function make the thing"
+    )
+
+
+def _seeds(seeds) -> list[int]:
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Iterable):
+        raise ValueError(f"seeds must be a list of whole numbers such as range(8); got {seeds!r}")
+    seeds = list(seeds)
+    whole = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) for seed in seeds)
+    if not seeds or not whole or not all(0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(f"seeds must be whole numbers from 0 to 2^32 - 1, at least one; got {seeds!r}")
+    seeds = [int(seed) for seed in seeds]
+    if twice := _twice((seed,) for seed in seeds):
+        raise ValueError(f"seeds must be distinct; {twice[0]} stands there twice")
+    return seeds
+
+
+def _twice(rows: Iterable[tuple]) -> tuple | None:
+    """The first row that equals an earlier one."""
+    seen = set()
+    return next((row for row in rows if row in seen or seen.add(row)), None)
+
+
+def _check_signature(function, settings: dict) -> None:
+    if not callable(function):
+        raise ValueError(f"function must be callable; got {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # compiled code may have none
+        return
+    try:
+        signature.bind(**settings, seed=0)
+    except TypeError as error:
+        names = ", ".join([*settings, "seed"])
+        raise ValueError(
+            f"function must take {names} by name; it is {function.__name__}{signature} ({error})"
+        ) from error
+
+
+def _table(runs: list[_Run], found: dict[str, dict]) -> DataFrame:
+    from pandas import DataFrame  # here, since no worker needs it
+
+    values = {run.key: results.decode(found[run.key]["values"]) for run in runs}
+    names = dict.fromkeys(name for run in runs for name in values[run.key])
+    columns = [*runs[0].settings, "seed", *names, *COLUMNS]
+    rows = [
+        [*run.settings.values(), run.seed]
+        + [values[run.key].get(name) for name in names]
+        + [found[run.key][name] for name in COLUMNS]
+        for run in runs
+    ]
+    return DataFrame(rows, columns=columns)

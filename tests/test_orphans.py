@@ -1,0 +1,37 @@
+"""A process that is told to end with its parent does."""
+
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from gpbook_utils.orphans import end_with
+
+CHILD = "import os, time; from gpbook_utils.orphans import end_with; end_with(os.getppid()); time.sleep(600)"
+PARENT = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}])
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_a_child_ends_with_its_killed_parent():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    child = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(1)  # while its parent lives, so does it
+    assert child.is_running()
+    parent.kill()
+    parent.communicate()
+    end = time.monotonic() + 60
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, "the orphan lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("parent", [0, -1, True, None, "1"])
+def test_bad_input(parent):
+    with pytest.raises(ValueError, match="parent must be the number of a process; got"):
+        end_with(parent)
