@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from greenlet import getcurrent, greenlet
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -181,7 +182,8 @@ def _train(make_model, rows: Tensor, members: int, closed_form: bool, settings: 
         loss = ExactLoss(make_model, Layout(make_model), members, closed_form)
         if settings["optimizer"] in STEPWISE:
             return _stepwise(loss, rows, STEPWISE[settings["optimizer"]], settings["lr"], settings["steps"])
-        return _lbfgs(loss, rows, members, settings["tol"], settings["steps"])
+        with threadpool_limits(1, "blas"):  # SciPy has a BLAS of its own, whose threads wait for each other
+            return _lbfgs(loss, rows, members, settings["tol"], settings["steps"])
     finally:
         torch.set_num_threads(before[0])
         torch.set_default_dtype(before[1])

@@ -9,6 +9,7 @@ import torch
 from gpytorch.kernels import RBFKernel, ScaleKernel
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.warnings import NumericalWarning
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpbook_utils.batches import ExactLoss, Layout, factorise
 from gpbook_utils.models import ExactModel, marginal_likelihood
@@ -60,10 +61,14 @@ def make_dense(batch_shape):
     return make_poisoned(batch_shape, PoisonedModel, ScaleKernel)
 
 
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
 @pytest.fixture(autouse=True)
 def global_state_is_left_alone():
     def state():
-        return torch.get_default_dtype(), torch.get_num_threads(), gpytorch.settings.debug.on()
+        return torch.get_default_dtype(), torch.get_num_threads(), blas_threads(), gpytorch.settings.debug.on()
 
     before, random = state(), torch.get_rng_state()
     yield
@@ -325,3 +330,20 @@ def test_models_that_do_not_batch():
         fit_restarts(
             lambda b: (RBFKernel(batch_shape=b), gpytorch.likelihoods.GaussianLikelihood(batch_shape=b)), STARTS
         )
+
+
+def test_lbfgs_runs_in_one_thread_of_every_blas():
+    seen = set()
+
+    class Watched(ExactModel):
+        def forward(self, x):
+            seen.update(blas_threads())
+            return super().forward(x)
+
+    def watched(batch_shape):
+        model = Watched(X, Y, RBFKernel(batch_shape=batch_shape))
+        return model, model.likelihood
+
+    with threadpool_limits(2, "blas"):
+        fit_restarts(watched, {"covar_module.lengthscale": torch.tensor([1.0])}, optimizer="lbfgs", steps=2)
+    assert seen == {1}
