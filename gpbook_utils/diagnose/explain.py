@@ -24,7 +24,7 @@ from gpbook_utils.diagnose.readings import (
     rounding_of,
 )
 from gpbook_utils.diagnose.report import Finding, Report, quantity, ranked
-from gpbook_utils.diagnose.selfcheck import randomness, shared_between, stale_caches
+from gpbook_utils.diagnose.selfcheck import randomness, reading_after, settled, shared_between, stale_caches
 from gpbook_utils.diagnose.state import Difference, differences
 
 
@@ -84,20 +84,41 @@ def _explained(a: Subject, b: Subject, notes: list[str]) -> Report:
     if all(not reading.values for reading in before):
         reason = next(iter(before[0].failures.values()), "it returned no Gaussian")
         raise ValueError(f"neither model can be evaluated at x; {a.name}(x) raised {reason}")
-    rounding = _joint(*(rounding_of(side, reading) for side, reading in zip((a, b), before, strict=True)))
+    with settled(a, b):
+        calm = [reading_after(side) for side in (a, b)]
+        rounding = _joint(*(rounding_of(side, reading) for side, reading in zip((a, b), calm, strict=True)))
     findings: list[Finding] = []
     fresh = []
     for side, reading in zip((a, b), before, strict=True):
         found, clean = stale_caches(side, reading, rounding)
         findings += [_of(side, finding) for finding in found]
         fresh.append(clean)
-    random = [randomness(side, reading, rounding) for side, reading in zip((a, b), fresh, strict=True)]
-    for side, found in zip((a, b), random, strict=True):
-        findings += [_of(side, finding) for finding in found if finding.cause not in {f.cause for f in findings}]
+    for side, reading in zip((a, b), fresh, strict=True):
+        if not any(finding.where.endswith("max_cholesky_size") for finding in findings):  # of both: one setting
+            found = randomness(side, reading, rounding)
+            findings += [_of(side, f) for f in found if f.cause not in {g.cause for g in findings}]
     if a.model is not b.model:
-        findings += shared_between(a, b, fresh[1], rounding)
+        with settled(a, b):
+            findings += shared_between(a, b, calm[1], rounding)
 
     measured = _shown(names(*before), (*before, *fresh), rounding)
+    with settled(a, b):
+        calls = any(name in CALLS for name in measured)
+        fresh = [reading_after(side, call=calls) for side in (a, b)] if calls else calm
+        return _attributed(a, b, before, fresh, measured, rounding, findings, notes)
+
+
+def _attributed(
+    a: Subject,
+    b: Subject,
+    before: list[Reading],
+    fresh: list[Reading],
+    measured: list[str],
+    rounding: Rounding,
+    findings: list[Finding],
+    notes: list[str],
+) -> Report:
+    """Exchange the differences in state, and report with what was found before."""
     state = differences(a, b)
     unequal = {name: distance(name, *before) for name in measured}
     unequal = {name: size for name, size in unequal.items() if size > rounding.levels.get(name, 0.0)}
@@ -112,7 +133,7 @@ def _explained(a: Subject, b: Subject, notes: list[str]) -> Report:
             cause, described, detail = difference.cause, (difference.a, difference.b), ""
             noisy = _noise_in_code(a, b, difference, fresh) if cause in ("model-class", "forward-code") else ""
             if noisy:
-                cause, detail = "latent-against-observed", f"The noise is in the forward of {noisy}."
+                cause, detail = "latent-against-observed", f"{noisy} adds the noise."
                 described = ("f", "y") if noisy == b.name else ("y", "f")
             findings.append(Finding(cause, difference.where, *described, effect, detail))
     rest = {name: distance(name, last, fresh[1]) for name in measured}
@@ -206,17 +227,19 @@ def _noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[R
         difference.onto_a(replica)
     except Exception:
         return ""
-    p, q = fresh[0].values.get(PRIOR), read(a, *replica.roots, call=False).values.get(PRIOR)
-    if p is None or q is None or p.shape != q.shape or torch.equal(p, q):
+    after = read(a, *replica.roots, call=False)
+    noises = [getattr(side.likelihood, "noise", None) for side in (a, b)]
+    noises = [float(noise) for noise in noises if isinstance(noise, Tensor) and noise.numel() == 1]
+    for name in (PRIOR, COVARIANCE):
+        p, q = fresh[0].values.get(name), after.values.get(name)
+        if p is None or q is None or p.shape != q.shape or torch.equal(p, q):
+            continue
+        gap = q - p
+        diagonal = gap.diagonal(dim1=-2, dim2=-1)
+        constant = float(diagonal.mean())
+        rest = gap - torch.diag_embed(torch.full_like(diagonal, constant))
+        multiple = float(rest.norm() / gap.norm()) <= 1e-3
+        if multiple and any(abs(abs(constant) - noise) <= 1e-3 * noise for noise in noises):
+            return "model_b" if constant > 0 else "model_a"
         return ""
-    gap = q - p
-    diagonal = gap.diagonal(dim1=-2, dim2=-1)
-    constant = float(diagonal.mean())
-    if float((gap - torch.diag_embed(torch.full_like(diagonal, constant))).norm() / gap.norm()) > 1e-3:
-        return ""
-    for side in (a, b):
-        noise = getattr(side.likelihood, "noise", None)
-        if isinstance(noise, Tensor) and noise.numel() == 1:
-            if abs(abs(constant) - float(noise)) <= 1e-3 * float(noise):  # noqa: SIM102
-                return "model_b" if constant > 0 else "model_a"
     return ""

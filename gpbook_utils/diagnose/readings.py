@@ -133,13 +133,20 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
     inputs, targets = (_cast(value, model) for value in (subject.inputs, subject.targets))
     with warnings.catch_warnings(record=True) as caught, gpytorch.settings.debug(False):
         warnings.simplefilter("always")
-        if call:
+        # In evaluation mode and without caches the user's call is the posterior, which comes anyhow.
+        plain = next(caches_of(model), None) is None and not any(m.training for _, m in modules_of(model))
+        if call and not plain:
             _gaussian(reading, CALL_MEAN, CALL_COVARIANCE, lambda: model(*inputs), number)
         drop_caches(model, likelihood)
         model.eval()
         if likelihood is not None:
             likelihood.eval()
         posterior = _gaussian(reading, MEAN, COVARIANCE, lambda: model(*inputs), number)
+        if call and plain:
+            for mine, posterior_s in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
+                for kind in (reading.values, reading.failures):
+                    if posterior_s in kind:
+                        kind[mine] = kind[posterior_s]
         _gaussian(reading, None, PRIOR, lambda: model.forward(*inputs), number)
         if likelihood is not None and posterior is not None:
             _gaussian(reading, None, PREDICTIVE, lambda: likelihood(posterior), number, essential=False)
@@ -285,18 +292,22 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
         model, likelihood = replica.roots
         drop_caches(model, likelihood)
         _nudge(model, likelihood, draw)
-        reading = read(subject, model, likelihood)
-        for name in names(base):
+        reading = read(subject, model, likelihood, call=False)
+        for name in names(reading):
             step = distance(name, base, reading)
             if math.isfinite(step):
                 moved[name] = max(moved.get(name, 0.0), step)
     levels = {}
     for name in names(base):
+        if name in CALLS:
+            continue
         value = base.values.get(name)
         rows = 1 if value is None else max(value.shape[-1] if value.dim() else 1, size)
         floor = 2 * rows * u
         theory = floor * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
         levels[name] = max(floor, min(theory, MARGIN * moved.get(name, 0.0)))
+    for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
+        levels[call] = levels.get(posterior, 0.0)
     return Rounding(dtype, kappa, levels)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gpytorch
 import torch
@@ -44,18 +44,25 @@ OTHER_SEED = 20_011
 
 def moved(before: Reading, after: Reading, rounding: Rounding, only=None, least: float = 0.0) -> dict[str, float]:
     """The quantities that two readings do not share beyond rounding, and how far they are apart."""
-    sizes = {name: distance(name, before, after) for name in only or names(before, after)}
+    sizes = {name: distance(name, before, after) for name in only or names(after)}
     return {name: size for name, size in sizes.items() if size > max(least, rounding.levels.get(name, 0.0))}
 
 
-def reading_after(subject: Subject, change: Callable[[Replica], None] | None = None, *, keep: bool = False, **options):
+def reading_after(
+    subject: Subject,
+    change: Callable[[Replica], None] | None = None,
+    *,
+    keep: bool = False,
+    call: bool = False,
+    number: int = 0,
+) -> Reading:
     """A reading of a private copy; its caches are dropped unless ``keep``, then ``change`` is applied."""
     replica = subject.replica()
     if not keep:
         drop_caches(*replica.roots)
     if change is not None:
         change(replica)
-    return read(subject, *replica.roots, **options)
+    return read(subject, *replica.roots, call=call, number=number)
 
 
 def stale_caches(subject: Subject, before: Reading, rounding: Rounding) -> tuple[list[Finding], Reading]:
@@ -63,17 +70,18 @@ def stale_caches(subject: Subject, before: Reading, rounding: Rounding) -> tuple
     held = [path for root in (subject.model, subject.likelihood) for path, _ in caches_of(root)]
     if not held:
         return [], before
-    fresh = reading_after(subject)
+    fresh = reading_after(subject, call=True)
     effect = moved(before, fresh, rounding, CALLS)
     if not effect:
         return [], fresh
     # A cache that was filled with the other gradient mode on has taken another code path: rounding, not a fault.
     with torch.set_grad_enabled(not torch.is_grad_enabled()):
-        other = reading_after(subject)
+        other = reading_after(subject, call=True)
     if not moved(before, other, rounding, CALLS):
         return [], fresh
     # Whatever draws random numbers is not stale because it would now draw others.
-    noise = {name: distance(name, fresh, reading_after(subject, number=OTHER_SEED)) for name in effect}
+    again = reading_after(subject, call=True, number=OTHER_SEED)
+    noise = {name: distance(name, fresh, again) for name in effect}
     effect = {name: size for name, size in effect.items() if size > 3 * noise[name]}
     if not effect:
         return [], fresh
@@ -85,7 +93,7 @@ def stale_caches(subject: Subject, before: Reading, rounding: Rounding) -> tuple
                     if where == path:
                         empty()
 
-        reading = reading_after(subject, change, keep=True)
+        reading = reading_after(subject, change, keep=True, call=True)
         return sum(min(effect[name], 1e9) - min(distance(name, reading, fresh), 1e9) for name in effect)
 
     where = max(dict.fromkeys(held), key=gone)
@@ -95,7 +103,6 @@ def stale_caches(subject: Subject, before: Reading, rounding: Rounding) -> tuple
 def randomness(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding]:
     """Does a second call on the same model, with other random numbers, give something else, and what draws them?"""
     effect = moved(fresh, reading_after(subject, number=OTHER_SEED), rounding)
-    # Without data there is no ELBO; that the KL term moves with q(u) is the same finding.
     if not effect:
         return []
 
@@ -149,6 +156,16 @@ def exact() -> tuple:
     )
 
 
+@contextlib.contextmanager
+def settled(*subjects: Subject) -> Iterator[None]:
+    """Beyond max_cholesky_size everything by Cholesky: an iteration that stops early makes steps of every rounding."""
+    with contextlib.ExitStack() as stack:
+        if any(_number_of_data(side) > gpytorch.settings.max_cholesky_size.value() for side in subjects):
+            for context in exact():
+                stack.enter_context(context)
+        yield
+
+
 def _number_of_data(subject: Subject) -> int:
     targets = getattr(subject.model, "train_targets", None)
     return (
@@ -167,7 +184,6 @@ def cholesky_switch(subject: Subject, fresh: Reading, rounding: Rounding) -> lis
         for context in exact():
             stack.enter_context(context)
         effect = moved(fresh, reading_after(subject), rounding)
-    effect = {name: size for name, size in effect.items() if name not in CALLS}
     if not effect:
         return []
     where = "gpytorch.settings.max_cholesky_size"
@@ -181,7 +197,7 @@ def settings(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Findi
         for (cls, field), (_, default) in fields.items():
             setattr(cls, field, default)
         try:
-            effect = moved(fresh, reading_after(subject), rounding)
+            effect = moved(fresh, reading_after(subject, call=True), rounding)
         finally:
             for (cls, field), (value, _) in fields.items():
                 setattr(cls, field, value)
@@ -285,7 +301,7 @@ def mixed_dtype(subject: Subject, fresh: Reading) -> list[Finding]:
                 root.to(min(by_dtype, key=lambda dtype: torch.finfo(dtype).eps))
 
     after = reading_after(subject, cast)
-    sizes = {name: distance(name, fresh, after) for name in names(fresh, after)}
+    sizes = {name: distance(name, fresh, after) for name in names(after)}
     effect = {name: size for name, size in sizes.items() if size > 0}
     if not effect:
         return []
@@ -351,7 +367,7 @@ def shared_between(a: Subject, b: Subject, fresh_b: Reading, rounding: Rounding)
         for parameter in shared.values():
             copy = joint.of(parameter)
             copy.add_(0.01 * (1 + copy.abs()))
-    effect = moved(fresh_b, read(b, model, likelihood), rounding)
+    effect = moved(fresh_b, read(b, model, likelihood, call=False), rounding)
     where = _common(list(shared), a)
     detail = (
         f"{len(shared)} of {len(own)} trainable parameters of model_a are shared; "
@@ -430,7 +446,6 @@ def grad_mode(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Find
     on = torch.is_grad_enabled()
     with torch.set_grad_enabled(not on):
         effect = moved(fresh, reading_after(subject), rounding, least=SLIGHT)
-    effect = {name: size for name, size in effect.items() if name not in CALLS}
     described = ["gradients on", "torch.no_grad()"] if on else ["torch.no_grad()", "gradients on"]
     return [Finding("grad-mode", "torch.no_grad", *described, effect)] if effect else []
 
@@ -496,12 +511,11 @@ def jitter(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding
         old = [gpytorch.settings.cholesky_jitter.value(dtype) for dtype in (torch.float32, torch.float64)]
         with gpytorch.settings.cholesky_jitter(10 * old[0], 10 * old[1]):
             effect = moved(fresh, reading_after(subject), rounding)
-        effect = {name: size for name, size in effect.items() if name not in CALLS}
         text = next(text for text in fresh.warnings if "added jitter" in text)
         found.append(Finding("jitter-added", "gpytorch.settings.cholesky_jitter", text[:60], "no jitter", effect))
     for path, module in modules_of(subject.model):
         initialised = getattr(module, "variational_params_initialized", None)
-        if not isinstance(getattr(type(module), "jitter_val", None), property) or not initialised:
+        if "_jitter_val" not in module.__dict__ or not initialised:
             continue  # no strategy, or one whose q(u) is still to be drawn
         value = module.jitter_val
 
@@ -510,6 +524,11 @@ def jitter(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding
 
         after = reading_after(subject, less)
         effect = moved(fresh, after, rounding, (MEAN, COVARIANCE), least=1e-2)
+        if COVARIANCE in effect and PRIOR in fresh.values and COVARIANCE in after.values:
+            # Against the prior: where next to nothing is left of it, that may well be jitter.
+            gap = (after.values[COVARIANCE] - fresh.values[COVARIANCE]).norm()
+            if float(gap) < 1e-2 * float(fresh.values[PRIOR].norm()):
+                del effect[COVARIANCE]
         effect = {name: size for name, size in effect.items() if not math.isinf(size)}
         if effect:
             found.append(Finding("jitter", f"{path}.jitter_val", f"{value:g}", f"{value / 10:g}", effect))
