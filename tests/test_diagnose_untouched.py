@@ -232,7 +232,7 @@ def test_a_replica_follows_closures_hooks_and_hidden_modules():
     assert replica.hidden[0] is not model.hidden[0]
     assert replica.function.__closure__[0].cell_contents is not layer
     replica.load_state_dict(exact(lengthscale=0.7).state_dict(), strict=False)
-    assert float(model.covar_module.lengthscale) == pytest.approx(0.2)
+    assert model.covar_module.lengthscale.item() == pytest.approx(0.2)
 
 
 def test_a_replica_of_a_model_with_unusual_attributes():

@@ -22,13 +22,13 @@ def subject(name: str, model, x, y, likelihood) -> tuple[Subject, list[str]]:
 def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[Subject, Subject, list[str]]:
     """Two models with what is needed to call them, and notes for the report; raises ``ValueError``."""
     inputs, targets, notes = _inputs(x, y)
-    a = _subject("model_a", model_a, inputs, targets, likelihood_a)
-    b = _subject("model_b", model_b, inputs, targets, likelihood_b)
-    columns = [_columns(side.model) for side in (a, b)]
+    columns = [_columns(model) for model in (model_a, model_b)]
     if None not in columns and columns[0] != columns[1]:
         raise ValueError(
             f"model_a and model_b must have the same input dimension; got {columns[0]} and {columns[1]} columns"
         )
+    a = _subject("model_a", model_a, inputs, targets, likelihood_a)
+    b = _subject("model_b", model_b, inputs, targets, likelihood_b)
     _check_format([a, b])
     return a, b, notes
 
@@ -98,7 +98,8 @@ def _check_format(subjects: list[Subject]) -> None:
     devices = [next((p.device for p in side.model.parameters()), torch.device("cpu")) for side in subjects]
     x = subjects[0].inputs[0]
     named = [f"{side.name} is in {f} on {d}" for side, f, d in zip(subjects, formats, devices, strict=True)]
-    if x.dtype not in formats and len({p.dtype for s in subjects for p in s.model.parameters()}) <= len(subjects):
+    tensors = [t for s in subjects for t in (*s.model.parameters(), *(getattr(s.model, "train_inputs", None) or ()))]
+    if x.dtype not in formats and x.dtype not in {tensor.dtype for tensor in tensors}:
         raise ValueError(f"x must be in the model's format; got {x.dtype}, and {' and '.join(named)}")
     if x.device not in devices:
         raise ValueError(f"x must be on the model's device; got {x.device}, and {' and '.join(named)}")

@@ -109,16 +109,16 @@ class Report:
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
-            (str(number), f.cause, f.where or "(model)", f"{f.a} | {f.b}" if f.b else f.a, _sizes(f.effect) or "-")
+            (str(number), f.cause, f.where or "(model)", f.a, f.b, _sizes(f.effect) or "-")
             for number, f in enumerate(self.findings, 1)
         ]
 
     def __str__(self) -> str:
         lines = [f"{self.title}: {self.verdict}", f"({self._level()})"]
         if self.findings:
-            head = ("", "cause", "where", "a | b", "moves (relative)")
+            head = ("", "cause", "where", "a", "b", "moves (relative)")
             table = [head, *self._rows()]
-            widths = [min(44, max(len(row[i]) for row in table)) for i in range(len(head) - 1)]
+            widths = [min(40, max(len(row[i]) for row in table)) for i in range(len(head) - 1)]
             lines.append("")
             for row in table:
                 cells = [_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=False)]
@@ -142,7 +142,7 @@ class Report:
         head = f"<caption>{escape(self.title)}: {escape(self.verdict)}</caption>"
         parts = [f'<table class="gp-table">{head}']
         if self.findings:
-            names = ("", "cause", "where", "a | b", "moves (relative)", "explanation", "remedy", "chapter")
+            names = ("", "cause", "where", "a", "b", "moves (relative)", "explanation", "remedy", "chapter")
             parts.append("<thead><tr>" + "".join(f'<th scope="col">{name}</th>' for name in names) + "</tr></thead>")
             parts.append("<tbody>")
             for row, f in zip(self._rows(), self.findings, strict=True):
@@ -194,10 +194,14 @@ def quantity(
 
 
 def _compared(name: str, a: Reading, b: Reading, level: float, dtype: torch.dtype) -> Comparison | str:
+    if name in a.failures and name in b.failures:
+        return f"both raised {_cut(a.failures[name], 120)}"
     for side, reading in (("a", a), ("b", b)):
         if name in reading.failures:
             return f"{side} raised {_cut(reading.failures[name], 120)}"
     p, q = a.values.get(name), b.values.get(name)
+    if p is None and q is None:
+        return "neither has it"
     if p is None or q is None:
         return "only one of the two has it"
     if p.shape != q.shape:

@@ -223,7 +223,16 @@ def mode(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding]:
             effect[call] = size
     if not effect:
         return []
-    return [Finding("mode", training[0] or "training", "training", "evaluation", effect)]
+
+    def gone(path: str) -> float:
+        modules = dict(modules_of(subject.model))
+        after = reading_after(subject, lambda replica: replica.of(modules[path]).eval(), call=True)
+        left = [distance(call, after, Reading({call: fresh.values[POSTERIOR_OF[call]]})) for call in effect
+                if POSTERIOR_OF[call] in fresh.values]  # fmt: skip
+        return -sum(min(size, 1e9) for size in left)
+
+    where = training[0] if subject.model.training or len(training) == 1 else max(training[:8], key=gone)
+    return [Finding("mode", where or "training", "training", "evaluation", effect)]
 
 
 def target_shape(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding]:

@@ -155,12 +155,16 @@ class _Walk:
         # Equal in the coarser of two formats: that is a matter of the format.
         self.close += [(p, q, name) for name in names if _close(_tensor(p, name), _tensor(q, name))]
         names = [name for name in names if not _close(_tensor(p, name), _tensor(q, name))]
-        if not names and not flags:
+        plain = [name for name in (p.__dict__.keys() | q.__dict__.keys()) - _INTERNAL if name != "mean_init_std"]
+        plain = [name for name in plain if not _same(p.__dict__.get(name), q.__dict__.get(name))]
+        if not names and not flags and not plain:
             return
 
         def change(replica, own, other, pairs):
             for name in names:
                 _take_tensor(replica, own[0], other[0], pairs, name=name)
+            for name in plain:
+                _take_attribute(replica, own[0], other[0], pairs, name=name)
             for name in flags:
                 _take_tensor(replica, own[1], other[1], pairs, name=name)
 
