@@ -200,7 +200,7 @@ def model_against_likelihood_of_model():
 
 @case("meta-pytorch/botorch#923", "latent-against-observed")
 def two_ways_to_a_variance():
-    """The variance differs from GPyTorch's. A maintainer: observation_noise is False, as model(x) without likelihood."""
+    """The variance differs from GPyTorch's. A maintainer: without observation noise, as model(x)."""
     return explain_difference(Predictive(*data(d=2)).eval(), ExactModel(*data(d=2)).eval(), grid(d=2))
 
 
@@ -218,7 +218,7 @@ def variance_of_f_and_of_y():
 
 @case("cornellius-gp/gpytorch#534", "dtype")
 def float32_degrades_the_posterior():
-    """The posterior is poor in single precision, good in double. The reporter: evaluation in floating-point precision."""
+    """The posterior is poor in single precision, good in double. The reporter: the precision of evaluation."""
     a = exact(noise=1e-3, lengthscale=0.5)
     return explain_difference(a, copy.deepcopy(a).float(), grid())
 
@@ -235,7 +235,7 @@ def double_data_in_a_single_model():
 
 @case("cornellius-gp/gpytorch#1481", "raw-vs-constrained", "covar_module.raw_lengthscale")
 def initial_value_sets_the_raw_parameter():
-    """initial_value=1 gives lengthscale 1.313. The reporter: the raw value is set. Mended since; the state is rebuilt."""
+    """initial_value=1 gives lengthscale 1.313. The reporter: the raw value is set. Mended since."""
     a, b = exact(lengthscale=1.0), exact(lengthscale=1.0)
     b.covar_module.raw_lengthscale.data.fill_(1.0)
     return explain_difference(a, b, grid())
@@ -246,16 +246,16 @@ def which_is_the_actual_parameter():
     """Which parameter is the learned one? A maintainer: the raw one goes through a positive transform, softplus."""
     a, b = scaled(), scaled()
     a.covar_module.outputscale = torch.tensor(2.0).double()
-    b.covar_module.initialize(raw_outputscale=2.0)
+    b.covar_module.initialize(raw_outputscale=torch.tensor(2.0))
     return explain_difference(a, b, grid())
 
 
-@case("cornellius-gp/gpytorch#523", "active-dims", "covar_module.base_kernel.active_dims")
+@case("cornellius-gp/gpytorch#523", "active-dims", "covar_module.active_dims")
 def active_dims_lost_in_a_scale_kernel():
-    """A scaled kernel acts like noise. A maintainer: ScaleKernel destroyed the base kernel's active_dims. Mended since."""
+    """A scaled kernel acts like noise. A maintainer: ScaleKernel lost the base kernel's active_dims. Mended."""
     a = exact(ScaleKernel(RBFKernel(active_dims=(0,))), d=2)
-    b = exact(ScaleKernel(RBFKernel()), d=2)
-    a.covar_module.active_dims = None
+    b = exact(ScaleKernel(RBFKernel(active_dims=(0,))), d=2)
+    b.covar_module.active_dims = None
     return explain_difference(a, b, grid(d=2))
 
 

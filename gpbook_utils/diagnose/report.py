@@ -180,7 +180,8 @@ def ranked(findings: list[Finding]) -> tuple[Finding, ...]:
 
     def key(finding: Finding):
         root = ROOTS.index(finding.cause) if finding.cause in ROOTS else len(ROOTS)
-        return root, -min(finding.size, 1e300)
+        # Of two that move as much, the one that has a name of its own comes first.
+        return root, -min(finding.size, 1e300) * (0.99 if finding.cause == "setting" else 1.0)
 
     return tuple(sorted(findings, key=key))
 
