@@ -295,21 +295,26 @@ class _Walk:
         elif _row_order(inputs, targets):
             described = [f"first row {_show(i[0][..., 0, :])}" for i in inputs]
             self.add("row-order", "train_inputs", *described, _take_data, p, q)
-        elif equal_inputs and shapes[0] != shapes[1]:
+        elif shapes[0][0] == shapes[1][0] and shapes[0][1] != shapes[1][1]:
             described = [f"shape {tuple(t.shape)}" for t in targets]
-            self.add("target-shape", "train_targets", *described, _take_data, p, q, 1)
+            change = functools.partial(_take_data, part="train_targets")
+            self.add("target-shape", "train_targets", *described, change, p, q, 1)
+            if not equal_inputs:
+                self._inputs(inputs, p, q)
         elif shapes[0] != shapes[1]:
             described = [f"{tuple(i[0].shape)}, {tuple(t.shape)}" for i, t in zip(inputs, targets, strict=True)]
             self.add("training-data", "train_inputs", *described, _take_data, p, q, 1)
         else:
             if not equal_inputs:
-                cause = _kind_of_data(inputs)
-                described = [_show(i[0]) for i in inputs]
-                self.add(cause, "train_inputs", *described, functools.partial(_take_data, part="train_inputs"), p, q)
+                self._inputs(inputs, p, q)
             if not equal_targets:
                 cause = "scaled-targets" if _affine(targets[0], targets[1]) else "training-targets"
                 change = functools.partial(_take_data, part="train_targets")
                 self.add(cause, "train_targets", *map(_show, targets), change, p, q)
+
+    def _inputs(self, inputs, p, q) -> None:
+        change = functools.partial(_take_data, part="train_inputs")
+        self.add(_kind_of_data(inputs), "train_inputs", *(_show(side[0]) for side in inputs), change, p, q)
 
     def format(self) -> None:
         p, q = self.a.model, self.b.model
