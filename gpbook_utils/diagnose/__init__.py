@@ -1,0 +1,17 @@
+"""Why do two models differ, or one from itself? The cause is found by intervention on private copies.
+
+:func:`explain_difference` exchanges one difference in state after the other between copies of two models;
+:func:`check_model` calls copies of one model again with one circumstance changed. What then goes, or comes, is measured
+on the ruler of :mod:`gpbook_utils.compare`. The models, generators and settings are left bitwise as they were.
+
+Modules, from low to high: ``copying`` (copies that keep faults), ``guard`` (global state), ``readings`` (the
+quantities), ``causes`` (what is known of each), ``report``, ``inputs`` (checked arguments), ``state`` (the differences
+of two models), ``selfcheck`` (experiments on one), ``explain`` and ``check``.
+"""
+
+from gpbook_utils.diagnose.causes import CAUSES
+from gpbook_utils.diagnose.check import check_model
+from gpbook_utils.diagnose.explain import explain_difference
+from gpbook_utils.diagnose.report import Finding, Quantity, Report
+
+__all__ = ["CAUSES", "Finding", "Quantity", "Report", "check_model", "explain_difference"]

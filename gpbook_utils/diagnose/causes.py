@@ -1,0 +1,259 @@
+"""What is known of each cause: why it makes models differ, what to do about it, and which chapter measures it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Cause(NamedTuple):
+    """What a finding says of its cause: two sentences, and the number of the chapter that measures it."""
+
+    explanation: str
+    remedy: str
+    chapter: int
+
+
+CAUSES = {
+    # Faults of the object, which make other differences: named first.
+    "shared-parameters": Cause(
+        "Both models hold this very object, so training or editing one changes the other.",
+        "Build a likelihood and a kernel for each model, or copy.deepcopy them.",
+        2,
+    ),
+    "shared-with-data": Cause(
+        "A parameter lies in the same memory as data: training it moves the data.",
+        "Hand over a copy: inducing_points.clone().",
+        2,
+    ),
+    "shared-within-model": Cause(
+        "Two parameters overlap in memory, or one kernel object stands twice in a sum or product, so they cannot be "
+        "trained apart.",
+        "Create each part anew, or clone() the tensors.",
+        2,
+    ),
+    "stale-cache": Cause(
+        "A cache from an earlier prediction outlived a change of the model; only train(), load_state_dict and "
+        "set_train_data empty it.",
+        "Call model.train() and model.eval() after every edit.",
+        2,
+    ),
+    "mode": Cause(
+        "In training mode the call answers another question than in evaluation mode: of an exact GP the prior instead "
+        "of the posterior.",
+        "Call model.eval() and likelihood.eval() before predicting, on both models.",
+        2,
+    ),
+    "target-shape": Cause(
+        "Targets of another shape than the prior's are broadcast: of shape (n, 1) they are n data sets of one repeated "
+        "value.",
+        "train_y.squeeze(-1).",
+        2,
+    ),
+    "no-training-data": Cause(
+        "Training data are no part of a state_dict. Without them the model answers with its prior.",
+        "model.set_train_data(x, y, strict=False).",
+        2,
+    ),
+    "not-finite": Cause(
+        "NaN or infinite numbers here spread to every quantity.",
+        "Find where they came from: a failed training step, or missing data.",
+        8,
+    ),
+    "mixed-dtype": Cause(
+        "Parameters and data are in different formats.",
+        "model.to(x) and likelihood.to(x) after building.",
+        7,
+    ),
+    "call-raises": Cause(
+        "The call raised an error, and none of the changes tried here made it go away.",
+        "See the message.",
+        11,
+    ),
+    # Differences in state.
+    "parameter": Cause("The parameter has another value.", "Set it, or load the state_dict.", 2),
+    "raw-vs-constrained": Cause(
+        "One model's raw parameter has the value that the other's constrained parameter has: a softplus lies between.",
+        "Set the constrained property (lengthscale, outputscale, noise), not the raw one.",
+        2,
+    ),
+    "rounded-float": Cause(
+        "A Python float was assigned: it is rounded to the default dtype, float32, before it reaches a float64 "
+        "parameter.",
+        "Assign a float64 tensor, or torch.set_default_dtype(torch.float64) before building.",
+        7,
+    ),
+    "column-order": Cause(
+        "The same numbers stand in another order of the columns.",
+        "Fix the order of the input columns, and of active_dims and ARD lengthscales with it.",
+        2,
+    ),
+    "shape": Cause(
+        "The parameter has another shape: another number of dimensions, tasks, models or points.",
+        "Build both with the same ard_num_dims, batch_shape and number of tasks.",
+        2,
+    ),
+    "constraint": Cause(
+        "The constraint differs, so equal raw values mean different parameters, and training moves them differently.",
+        "Give both the same constraint, then set the constrained value.",
+        2,
+    ),
+    "prior": Cause(
+        "A prior on a parameter adds its log density to the likelihood: equal covariances, another optimum.",
+        "Register the same priors, or none, before comparing likelihoods or training.",
+        2,
+    ),
+    "buffer": Cause("A buffer, state that is not trained, has another value.", "Load the whole state_dict.", 2),
+    "active-dims": Cause("The kernels look at other columns of x.", "Set active_dims when building the kernel.", 2),
+    "random-features": Cause(
+        "The kernel drew random features when it was built or first called.",
+        "Seed before building, and give num_dims, so that they are part of the state_dict from the start.",
+        5,
+    ),
+    "network-weights": Cause(
+        "The weights of a network differ: they are drawn at random when it is built.",
+        "Seed before building, or load the state_dict.",
+        5,
+    ),
+    "requires-grad": Cause(
+        "A frozen parameter takes another code path: distances are then computed with an exact zero on the diagonal.",
+        "Freeze both, or evaluate both under torch.no_grad().",
+        7,
+    ),
+    "structure": Cause(
+        "Another module stands here, or stands in one model only.",
+        "Build both models from the same parts.",
+        2,
+    ),
+    "missing-scale-kernel": Cause(
+        "One kernel is wrapped in a ScaleKernel, whose outputscale starts at 0.693, not at one.",
+        "Wrap both, or set the outputscale to one.",
+        2,
+    ),
+    "model-class": Cause(
+        "The models are of different classes, so they compute other things from the same parameters.",
+        "Compare models of one class.",
+        1,
+    ),
+    "forward-code": Cause(
+        "The classes have one name but other code: forward, or something it calls, differs.",
+        "Define the class once and import it.",
+        2,
+    ),
+    "attribute": Cause(
+        "A plain attribute differs. It is no part of the state_dict, so loading does not carry it over.",
+        "Build both with the same arguments.",
+        2,
+    ),
+    "state-outside-state-dict": Cause(
+        "The model holds tensors or modules in plain attributes: no state_dict carries them, no optimiser and no "
+        "double() reaches them.",
+        "register_buffer or register_parameter; nn.ModuleList instead of a list.",
+        2,
+    ),
+    "jitter": Cause(
+        "Jitter on the diagonal is a change of the model. The default depends on the dtype.",
+        "Give jitter_val yourself, the same for both; move inducing points apart.",
+        8,
+    ),
+    "inducing-points": Cause(
+        "The inducing points differ: the prior does not depend on them, the approximate posterior does.",
+        "Use the same inducing points.",
+        4,
+    ),
+    "variational-distribution": Cause(
+        "q(u) differs: its mean, its covariance, its kind, or whether it has been initialised.",
+        "Train to convergence, or set q(u) to its optimum; use the same kind of distribution.",
+        4,
+    ),
+    "variational-strategy": Cause(
+        "Whitened and unwhitened strategies read the same numbers as different distributions q(u).",
+        "Use one class of strategy; do not load one's state_dict into the other.",
+        4,
+    ),
+    "training-inputs": Cause("The training inputs differ.", "Train on the same data.", 2),
+    "training-targets": Cause("The training targets differ.", "Train on the same data.", 2),
+    "training-data": Cause("The training data differ in number or shape.", "Train on the same data.", 2),
+    "scaled-inputs": Cause(
+        "The training inputs are the same up to shift and scale: one model was normalised, the other not.",
+        "One preprocessing for both, also for x, and lengthscales in its units.",
+        2,
+    ),
+    "scaled-targets": Cause(
+        "The targets are the same up to shift and scale: one model was standardised, the other not.",
+        "One preprocessing for both, and undo it in predictions.",
+        2,
+    ),
+    "row-order": Cause(
+        "The training data are the same rows in another order. Sums are rounded in another order, no more than that.",
+        "Sort the rows, or use float64.",
+        7,
+    ),
+    "dtype": Cause(
+        "The models compute in different formats, and the condition number multiplies the rounding.",
+        "Use float64 for model and data.",
+        7,
+    ),
+    "device": Cause("The models live on different devices.", "Compare on one device.", 9),
+    "latent-against-observed": Cause(
+        "The covariances differ by a multiple of the identity that equals the noise: one is of f, the other of y.",
+        "Compare model(x) with model(x), or likelihood(model(x)) with likelihood(model(x)).",
+        2,
+    ),
+    # How it is computed.
+    "random-probes": Cause(
+        "Above max_cholesky_size the likelihood is estimated with fresh random probes, so two calls on one model "
+        "differ.",
+        "gpytorch.settings.max_cholesky_size(n), or fast_computations(False, False, False); or seed before each call.",
+        6,
+    ),
+    "cholesky-switch": Cause(
+        "Above max_cholesky_size the solver is conjugate gradients, which stops early: repeatable, and wrong.",
+        "gpytorch.settings.max_cholesky_size(n), or a smaller eval_cg_tolerance.",
+        6,
+    ),
+    "love": Cause(
+        "fast_pred_var replaces the solve by a low-rank cache.",
+        "Leave it off, or float64 and a larger max_root_decomposition_size.",
+        6,
+    ),
+    "setting": Cause("A global setting is not at its default.", "Use the setting as a context manager.", 6),
+    "random-initialisation": Cause(
+        "q(u) is drawn at the first call: its mean starts at random numbers.",
+        "Seed before the first call, or mean_init_std=0.",
+        5,
+    ),
+    "random-call": Cause(
+        "Two calls on the same model give different numbers.",
+        "Find what draws random numbers: dropout, sampling, random features; seed before each call.",
+        5,
+    ),
+    "grad-mode": Cause(
+        "With gradients another code path is taken than under torch.no_grad().",
+        "Evaluate both under torch.no_grad().",
+        7,
+    ),
+    "batch-dependence": Cause(
+        "What is said of one point depends on who else is in the call: distances are centred on the mean of the call, "
+        "or a layer normalises over it.",
+        "float64; predict far points apart from the others.",
+        7,
+    ),
+    "far-from-origin": Cause(
+        "The inputs are so large against the lengthscale that a unit in their last place is seen in the covariance.",
+        "Centre the inputs before casting them to float32, or use float64.",
+        7,
+    ),
+    "jitter-added": Cause(
+        "The Cholesky factorisation failed, and jitter was added until it did not: another model was solved.",
+        "float64, more noise, or fewer near-duplicate points.",
+        8,
+    ),
+    "variance-clamped": Cause(
+        "Variances below the setting min_variance are raised to it; those of the covariance matrix are not.",
+        "float64; read the diagonal of the covariance matrix.",
+        8,
+    ),
+}
+
+# Causes that make other differences, and so come first whatever their own size.
+ROOTS = ("shared-with-data", "shared-within-model", "shared-parameters")

@@ -1,0 +1,91 @@
+"""What a diagnosis may not disturb outside the models: random generators, settings, default dtype, warnings."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+import warnings
+from collections.abc import Iterator
+
+import gpytorch
+import linear_operator
+import numpy as np
+import torch
+
+# What a class of GPyTorch's settings keeps its value in.
+_FIELDS = ("_state", "_global_value", "_global_float_value", "_global_double_value", "_global_half_value")
+_KEPT = (*_FIELDS, "probe_vectors")
+_BASES = ("_feature_flag", "_value_context", "_dtype_value_context")
+
+
+def _classes() -> list[type]:
+    modules = (linear_operator.settings, gpytorch.settings, gpytorch.beta_features)
+    found = {id(thing): thing for module in modules for thing in vars(module).values() if inspect.isclass(thing)}
+    return [cls for cls in found.values() if cls.__name__ not in _BASES]
+
+
+def _values() -> dict[tuple[type, str], object]:
+    return {(cls, field): getattr(cls, field) for cls in _classes() for field in _KEPT if hasattr(cls, field)}
+
+
+# The values at import are taken for the defaults; a diagnosis compares with them.
+_DEFAULTS = _values()
+
+
+def changed_settings() -> dict[str, dict[tuple[type, str], tuple[object, object]]]:
+    """The settings of GPyTorch and linear_operator that are not at their default.
+
+    Returns:
+        For each name, the class and field that hold it, each with its value and its default.
+
+    >>> with gpytorch.settings.fast_pred_var():
+    ...     list(changed_settings())
+    ['fast_pred_var']
+    """
+    changed: dict[str, dict] = {}
+    for (cls, field), value in _values().items():
+        default = _DEFAULTS.get((cls, field), value)
+        if field not in _FIELDS or value == default:
+            continue
+        if field == "_state" and default is None and value == cls._default:
+            continue  # switched to what it is by default
+        changed.setdefault(cls.__name__.lstrip("_"), {})[cls, field] = (value, default)
+    return changed
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whatever happens inside, also an error: random generators, settings and defaults are afterwards as before.
+
+    >>> before = torch.get_rng_state()
+    >>> with undisturbed():
+    ...     _ = torch.manual_seed(1)
+    >>> torch.equal(before, torch.get_rng_state())
+    True
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
+    values, dtype, grad = _values(), torch.get_default_dtype(), torch.is_grad_enabled()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    matmul = torch.get_float32_matmul_precision()
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+            random.setstate(python_state)
+            for (cls, field), value in values.items():
+                if getattr(cls, field) is not value:
+                    setattr(cls, field, value)
+            torch.set_default_dtype(dtype)
+            torch.set_grad_enabled(grad)
+            if torch.get_float32_matmul_precision() != matmul:
+                torch.set_float32_matmul_precision(matmul)
+
+
+def seed(number: int) -> None:
+    """Seed every generator that a model might draw from; only inside :func:`undisturbed`."""
+    torch.manual_seed(number)
+    np.random.seed(number)  # noqa: NPY002
+    random.seed(number)

@@ -1,0 +1,105 @@
+"""The arguments of a diagnosis, checked: an error names the argument, what came and what is needed."""
+
+from __future__ import annotations
+
+import gpytorch
+import torch
+from torch import Tensor, nn
+
+from gpbook_utils.diagnose.readings import Subject, dtype_of
+
+MAX_ROWS = 1000
+
+
+def subject(name: str, model, x, y, likelihood) -> tuple[Subject, list[str]]:
+    """One model with what is needed to call it, and notes for the report; raises ``ValueError``."""
+    inputs, targets, notes = _inputs(x, y)
+    made = _subject(name, model, inputs, targets, likelihood)
+    _check_format([made])
+    return made, notes
+
+
+def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[Subject, Subject, list[str]]:
+    """Two models with what is needed to call them, and notes for the report; raises ``ValueError``."""
+    inputs, targets, notes = _inputs(x, y)
+    columns = [_columns(model) for model in (model_a, model_b)]
+    if None not in columns and columns[0] != columns[1]:
+        raise ValueError(
+            f"model_a and model_b must have the same input dimension; got {columns[0]} and {columns[1]} columns"
+        )
+    a = _subject("model_a", model_a, inputs, targets, likelihood_a)
+    b = _subject("model_b", model_b, inputs, targets, likelihood_b)
+    _check_format([a, b])
+    return a, b, notes
+
+
+def _subject(name, model, inputs, targets, likelihood) -> Subject:
+    if isinstance(model, gpytorch.models.IndependentModelList):
+        raise ValueError(f"{name} must be one model; got a list of them: diagnose its members, {name}.models[i]")
+    if not isinstance(model, nn.Module) or isinstance(model, gpytorch.likelihoods.Likelihood):
+        raise ValueError(f"{name} must be a GPyTorch model; got {type(model).__name__}")
+    if not isinstance(model, gpytorch.models.GP):
+        raise ValueError(f"{name} must be a GPyTorch model, an ExactGP or ApproximateGP; got {type(model).__name__}")
+    if likelihood is not None and not isinstance(likelihood, gpytorch.likelihoods.Likelihood):
+        raise ValueError(f"the likelihood of {name} must be a GPyTorch Likelihood; got {type(likelihood).__name__}")
+    columns = _columns(model)
+    if columns is not None and inputs[0].shape[-1] != columns:
+        raise ValueError(f"x must have {columns} columns, as {name} was built with; got {inputs[0].shape[-1]}")
+    own = getattr(model, "likelihood", None)
+    return Subject(
+        name, model, own if isinstance(own, gpytorch.likelihoods.Likelihood) else likelihood, inputs, targets
+    )
+
+
+def _inputs(x, y) -> tuple[tuple[Tensor, ...], Tensor | None, list[str]]:
+    parts = x if isinstance(x, tuple | list) else (x,)
+    for part in parts:
+        if not isinstance(part, Tensor):
+            raise ValueError(f"x must be a tensor of shape (m, d), or a tuple of tensors; got {type(part).__name__}")
+        if part.dim() == 0 or part.numel() == 0:
+            raise ValueError(f"x must have shape (m, d) with at least one row; got {tuple(part.shape)}")
+        if part.is_floating_point() and not torch.isfinite(part).all():
+            raise ValueError("x has NaN or infinite entries")
+    if not parts or not parts[0].is_floating_point():
+        raise ValueError(f"x must be floating-point; got {parts[0].dtype if parts else 'an empty tuple'}")
+    inputs = tuple(part.detach().unsqueeze(-1) if part.dim() == 1 else part.detach() for part in parts)
+    rows = inputs[0].shape[-2]
+    if y is not None:
+        if not isinstance(y, Tensor) or not y.is_floating_point():
+            raise ValueError(
+                f"y must be a floating-point tensor of shape (m,); got {getattr(y, 'dtype', type(y).__name__)}"
+            )
+        if y.shape[0 if y.dim() == 1 else -1] != rows and y.shape[:1] != (rows,):
+            raise ValueError(f"y must have one value for each of the {rows} rows of x; got shape {tuple(y.shape)}")
+    if rows <= MAX_ROWS:
+        return inputs, None if y is None else y.detach(), []
+    step = -(-rows // MAX_ROWS)
+    taken = tuple(part[..., ::step, :] for part in inputs)
+    note = f"x has {rows} rows; every {step}th was taken, {taken[0].shape[-2]} in all"
+    return taken, None if y is None else y.detach()[::step], [note]
+
+
+def _columns(model) -> int | None:
+    """How many columns of x the model was built for, where that can be told."""
+    train_inputs = getattr(model, "train_inputs", None)
+    if train_inputs:
+        return train_inputs[0].shape[-1]
+    strategy = getattr(model, "variational_strategy", None)
+    while strategy is not None:
+        points = getattr(strategy, "inducing_points", None)
+        if isinstance(points, Tensor):
+            return points.shape[-1]
+        strategy = getattr(strategy, "base_variational_strategy", None)
+    return None
+
+
+def _check_format(subjects: list[Subject]) -> None:
+    formats = [dtype_of(side.model) for side in subjects]
+    devices = [next((p.device for p in side.model.parameters()), torch.device("cpu")) for side in subjects]
+    x = subjects[0].inputs[0]
+    named = [f"{side.name} is in {f} on {d}" for side, f, d in zip(subjects, formats, devices, strict=True)]
+    tensors = [t for s in subjects for t in (*s.model.parameters(), *(getattr(s.model, "train_inputs", None) or ()))]
+    if x.dtype not in formats and x.dtype not in {tensor.dtype for tensor in tensors}:
+        raise ValueError(f"x must be in the model's format; got {x.dtype}, and {' and '.join(named)}")
+    if x.device not in devices:
+        raise ValueError(f"x must be on the model's device; got {x.device}, and {' and '.join(named)}")

@@ -1,0 +1,231 @@
+"""What a diagnosis found, as a table in text and in HTML."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from gpbook_utils.compare import Comparison, compare, unit_roundoff
+from gpbook_utils.diagnose.causes import CAUSES, ROOTS
+from gpbook_utils.diagnose.readings import Reading, Rounding, distance
+
+NOTHING = "equal up to rounding: nothing to explain"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause.
+
+    Attributes:
+        cause: a short stable name, a key of ``gpbook_utils.diagnose.causes.CAUSES``.
+        where: dotted path in the model; empty for the model as a whole.
+        a: what the first model has; in :func:`check_model`, what the model has.
+        b: what the second model has; in :func:`check_model`, what it would have without the fault.
+        effect: for each quantity that it moves, by how much relative to it: the largest of the changes seen when only
+            this was exchanged, in either model, and when it was exchanged after the others. Infinity where a quantity
+            changes its shape or cannot be computed.
+        detail: what was measured beyond that, or empty.
+    """
+
+    cause: str
+    where: str
+    a: str
+    b: str
+    effect: dict[str, float] = field(default_factory=dict)
+    detail: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """Why it makes a difference."""
+        return CAUSES[self.cause].explanation + (f" {self.detail}" if self.detail else "")
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return CAUSES[self.cause].remedy
+
+    @property
+    def chapter(self) -> int:
+        """The chapter that measures it."""
+        return CAUSES[self.cause].chapter
+
+    @property
+    def size(self) -> float:
+        """The largest of the effects."""
+        return max(self.effect.values(), default=0.0)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One quantity on the ruler: ``before``, ``after`` all findings were removed, and the ``level`` of rounding.
+
+    ``before`` and ``after`` are a :class:`gpbook_utils.compare.Comparison`, or a sentence where the two could not be
+    compared; ``level`` is the relative difference that rounding explains.
+    """
+
+    before: Comparison | str
+    after: Comparison | str
+    level: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a diagnosis found.
+
+    Attributes:
+        findings: the causes, most influential first; those that make others, such as shared parameters, before all.
+        quantities: for each quantity its :class:`Quantity`.
+        unexplained: for each quantity the relative difference that is left, where that is more than rounding.
+        rounding: format, condition number and level of rounding.
+        notes: what else the reader should know, such as rows of x that were left out.
+        title: what was diagnosed.
+    """
+
+    findings: tuple[Finding, ...]
+    quantities: dict[str, Quantity]
+    unexplained: dict[str, float]
+    rounding: Rounding
+    notes: tuple[str, ...] = ()
+    title: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line."""
+        if self.findings:
+            rest = f"; unexplained: {_sizes(self.unexplained)}" if self.unexplained else ""
+            return f"{len(self.findings)} cause{'s' * (len(self.findings) > 1)} found{rest}"
+        if self.unexplained:
+            return f"no cause found; unexplained: {_sizes(self.unexplained)}"
+        return NOTHING
+
+    def _level(self) -> str:
+        levels = self.rounding.levels
+        dtype = str(self.rounding.dtype).removeprefix("torch.")
+        text = f"{dtype}, condition number {self.rounding.condition_number:.1e}"
+        return f"{text}; rounding explains relative differences up to {_sizes(levels)}" if levels else text
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (str(number), f.cause, f.where or "(model)", f.a, f.b, _sizes(f.effect) or "-")
+            for number, f in enumerate(self.findings, 1)
+        ]
+
+    def __str__(self) -> str:
+        lines = [f"{self.title}: {self.verdict}", f"({self._level()})"]
+        if self.findings:
+            head = ("", "cause", "where", "a", "b", "moves (relative)")
+            table = [head, *self._rows()]
+            widths = [min(40, max(len(row[i]) for row in table)) for i in range(len(head) - 1)]
+            lines.append("")
+            for row in table:
+                cells = [_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=False)]
+                lines.append("  ".join([*cells, row[-1]]).rstrip())
+            lines.append("")
+            for number, f in enumerate(self.findings, 1):
+                lines.append(f"{number}. {f.explanation} Remedy: {f.remedy} (chapter {f.chapter})")
+        if self.quantities:
+            lines.append("")
+            width = max(map(len, self.quantities))
+            for name, quantity in self.quantities.items():
+                after = f" -> {_reading(quantity.after)}" if self.findings else ""
+                lines.append(f"{name.ljust(width)}  {_reading(quantity.before)}{after}")
+        lines += [f"Note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        escape = html.escape
+        head = f"<caption>{escape(self.title)}: {escape(self.verdict)}</caption>"
+        parts = [f'<table class="gp-table">{head}']
+        if self.findings:
+            names = ("", "cause", "where", "a", "b", "moves (relative)", "explanation", "remedy", "chapter")
+            parts.append("<thead><tr>" + "".join(f'<th scope="col">{name}</th>' for name in names) + "</tr></thead>")
+            parts.append("<tbody>")
+            for row, f in zip(self._rows(), self.findings, strict=True):
+                cells = [*row[1:], f.explanation, f.remedy, str(f.chapter)]
+                parts.append(
+                    f'<tr><th scope="row">{row[0]}</th>'
+                    + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+                    + "</tr>"
+                )
+            parts.append("</tbody>")
+        parts.append("</table>")
+        if self.quantities:
+            rows = "".join(
+                f'<tr><th scope="row">{escape(name)}</th><td>{escape(_reading(q.before))}</td>'
+                f"<td>{escape(_reading(q.after))}</td></tr>"
+                for name, q in self.quantities.items()
+            )
+            parts.append(
+                '<table class="gp-table"><thead><tr><th scope="col">quantity</th><th scope="col">before</th>'
+                f'<th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>'
+            )
+        parts += [f"<p>{escape(text)}</p>" for text in (self._level(), *self.notes)]
+        return "".join(parts)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        # In a notebook the plain text is compared between machines, so it carries causes and no digits.
+        causes = "\n".join(f"{n}. {f.cause} at {f.where or '(model)'}" for n, f in enumerate(self.findings, 1))
+        left = "something is left unexplained" if self.unexplained else ""
+        plain = "\n".join(filter(None, (causes, left))) or NOTHING
+        return {"text/plain": plain, "text/html": self._repr_html_()}
+
+
+def ranked(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Most influential first; causes that make other differences before all."""
+
+    def key(finding: Finding):
+        root = ROOTS.index(finding.cause) if finding.cause in ROOTS else len(ROOTS)
+        # Of two that move as much, the one that has a name of its own comes first.
+        return root, -min(finding.size, 1e300) * (0.99 if finding.cause == "setting" else 1.0)
+
+    return tuple(sorted(findings, key=key))
+
+
+def quantity(
+    name: str, before: tuple[Reading, Reading], after: tuple[Reading, Reading], rounding: Rounding
+) -> Quantity:
+    """One quantity of two readings on the ruler, before and after."""
+    level = rounding.levels.get(name, 0.0)
+    return Quantity(*(_compared(name, *pair, level, rounding.dtype) for pair in (before, after)), level)
+
+
+def _compared(name: str, a: Reading, b: Reading, level: float, dtype: torch.dtype) -> Comparison | str:
+    if name in a.failures and name in b.failures:
+        return f"both raised {_cut(a.failures[name], 120)}"
+    for side, reading in (("a", a), ("b", b)):
+        if name in reading.failures:
+            return f"{side} raised {_cut(reading.failures[name], 120)}"
+    p, q = a.values.get(name), b.values.get(name)
+    if p is None and q is None:
+        return "neither has it"
+    if p is None or q is None:
+        return "only one of the two has it"
+    if p.shape != q.shape:
+        return f"different shapes: {tuple(p.shape)} and {tuple(q.shape)}"
+    if math.isinf(distance(name, a, b)) or not torch.isfinite(p).all():
+        return "NaN or infinite entries"
+    flat_p, flat_q = (value.reshape(-1, value.shape[-1]) if value.dim() > 1 else value.reshape(-1) for value in (p, q))
+    norm = max(float(flat_p.norm()), float(flat_q.norm()))
+    # Chosen so that the ruler's bound is this quantity's level.
+    scale = max(level * norm / (2 * unit_roundoff(dtype)), torch.finfo(torch.float64).tiny)
+    return compare(flat_p, flat_q, size=1, scale=scale if math.isfinite(scale) else None, computed_in=dtype)
+
+
+def _reading(comparison: Comparison | str) -> str:
+    if isinstance(comparison, str) or comparison.equal:
+        return str(comparison)
+    return f"{comparison.verdict}: relative {comparison.relative:.1e}"
+
+
+def _sizes(sizes: dict[str, float]) -> str:
+    return ", ".join(f"{name} {'all' if math.isinf(size) else format(size, '.1e')}" for name, size in sizes.items())
+
+
+def _cut(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 3] + "..."
