@@ -129,8 +129,10 @@ def overflow(page: Page) -> list[str]:
         """() => {
           const width = document.documentElement.clientWidth;
           if (document.documentElement.scrollWidth <= width) return [];
+          const scrolls = (element) => element !== document.body
+            && (getComputedStyle(element).overflowX !== "visible" || scrolls(element.parentElement));
           const wide = [...document.querySelectorAll("body *")].filter(
-            (element) => element.getBoundingClientRect().right > width + 1);
+            (element) => element.getBoundingClientRect().right > width + 1 && !scrolls(element.parentElement));
           const names = wide.slice(0, 3).map((element) => element.tagName + "." + element.className);
           return [`wider than ${width} px: ${names.join(", ")}`];
         }"""
@@ -149,13 +151,14 @@ def images(page: Page) -> list[str]:
     return problems
 
 
-def barriers(page: Page) -> list[str]:
-    """Serious and critical findings of axe-core, with folded parts open."""
+def barriers(page: Page, code: bool = True) -> list[str]:
+    """Serious and critical findings of axe-core, with folded parts open; ``code``: within boxes of code too."""
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     # Not inside formulas: they are many small elements without a rule of their own. Without preload: axe would
     # fetch the style sheets again, by wrong addresses.
     options = {"resultTypes": ["violations"], "preload": False}
-    found = Axe().run(page, context={"exclude": [["math"]]}, options=options).response["violations"]
+    excluded = [["math"]] if code else [["math"], ["pre"]]
+    found = Axe().run(page, context={"exclude": excluded}, options=options).response["violations"]
     return [
         f"axe {rule['id']} ({rule['impact']}): {node['target']} {node['html'][:120]}"
         for rule in found
@@ -164,13 +167,13 @@ def barriers(page: Page) -> list[str]:
     ]
 
 
-def look_at(page: Page) -> list[str]:
-    """Run every check: the sideways scroll on a phone and on a desk, the rest on the desk."""
+def look_at(page: Page, code: bool = True) -> list[str]:
+    """Run every check: the sideways scroll on a phone and on a desk, the rest on the desk; ``code`` as above."""
     problems = images(page) + raw_maths(page)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         problems += overflow(page)
-    return problems + barriers(page)
+    return problems + barriers(page, code)
 
 
 class Anchors(HTMLParser):

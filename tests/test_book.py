@@ -140,10 +140,11 @@ def test_every_page(browser, book, scheme):
         for name in pages:
             page, seen = visit(context, f"{address}/{name}")
             assert page.evaluate("document.documentElement.dataset.theme") == scheme
-            seen += look_at(page)
+            # Code is thousands of coloured words, in the same few colours on every page: looked at on one.
+            seen += look_at(page, code=name.name.startswith("01_"))
             if scheme == "light":  # menus differ on a phone; colours do not
                 page.set_viewport_size({"width": 390, "height": 900})
-                seen += barriers(page)
+                seen += barriers(page, code=False)
             page.close()
             problems += [f"{name}: {problem}" for problem in seen]
     assert not problems, "\n".join(problems)
