@@ -71,8 +71,10 @@ def sweep(
     go on. A damaged file is reported and its run done again.
 
     Each run starts with the global random generators of torch, NumPy and Python seeded with ``seed``, with gradients
-    enabled, and with its own copy of what the function reads, so that it does the same wherever it runs. Other global
-    settings, those of ``gpytorch.settings`` for example, belong into the function.
+    enabled, and with its own copy of what the function reads, so that it does the same wherever it runs. One
+    exception: a Dask worker draws from Python's ``random`` itself as it starts, so that there a run had better make a
+    ``random.Random(seed)`` of its own. Other global settings, those of ``gpytorch.settings`` for example, belong into
+    the function.
 
     With ``workers`` the runs are tasks of joblib in that many processes; they end with this process, also if it is
     killed. A run whose process dies is done again, three times at most. Within
