@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import tomllib
 from collections import Counter
+from collections.abc import Iterable
 from importlib.resources import files
 from itertools import groupby
 
@@ -21,40 +22,57 @@ class Ledger:
     Args:
         book: the claims of the chapters, as :func:`gpbook_utils.claims.read_all` returns them.
         records: the machines, as :func:`gpbook_utils.records.load` returns them.
+        titles: what to call a chapter, by the name of its file; the name itself where there is none.
     """
 
-    def __init__(self, book: list[dict], records: list[dict]):
-        self.book, self.records = book, records
+    def __init__(self, book: list[dict], records: list[dict], titles: dict[str, str] | None = None):
+        self.book, self.records, self.titles = book, records, titles or {}
 
     def __repr__(self) -> str:
         lines = [f"{len(self.book)} claims, {len(self.records)} machines"]
         for record in self.records:
-            count = Counter(verdict_in(record, claim) or "not run" for claim in self.book)
-            lines.append(f"{record['machine']}: " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(count.items())))
+            lines.append(f"{record['machine']}: {_tally(verdict_in(record, claim) for claim in self.book)}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        numbers = range(1, len(self.records) + 1)
-        legend = "".join(f"<li>{html.escape(_description(record))}</li>" for record in self.records)
-        machines = "".join(f'<th scope="col" aria-label="machine {number}">{number}</th>' for number in numbers)
-        parts = [
-            f"<p>Machines:</p><ol>{legend}</ol>",
-            '<table class="gp-table gp-ledger"><thead><tr><th scope="col">claim</th><th scope="col">book</th>',
-            f"{machines}</tr></thead>",
-        ]
+        machines = range(1, len(self.records) + 1)
+        rows = "".join(
+            f'<tr><th scope="row">{number}</th>{claims.LEFT}{html.escape(_description(record))}</td>'
+            f"{claims.LEFT}{_tally(verdict_in(record, claim) for claim in self.book)}</td></tr>"
+            for number, record in zip(machines, self.records, strict=True)
+        )
+        head = '<th scope="col"></th><th scope="col">machine</th><th scope="col">its verdicts</th>'
+        overview = _table("", head, f"<tbody>{rows}</tbody>")
+        columns = "".join(f'<th scope="col" aria-label="machine {number}">{number}</th>' for number in machines)
+        head = f'<th scope="col">claim</th><th scope="col">book</th>{columns}'
+        folds = []
         for chapter, of_chapter in groupby(self.book, key=lambda claim: claim["chapter"]):
-            span = 2 + len(self.records)
-            heading = html.escape(chapter.replace("_", " "))
-            parts.append(f'<tbody><tr><th colspan="{span}" scope="rowgroup">Chapter {heading}</th></tr>')
-            for claim in of_chapter:
-                cells = [_cell(claim["verdict"], claim["measured"])]
-                for record in self.records:
-                    measured = record["claims"].get(claim["id"], {}).get("measured", "")
-                    cells.append(_cell(verdict_in(record, claim), measured))
-                sentence = f'<span id="ledger-{claim["id"]}">{html.escape(claim["sentence"])}</span>'
-                parts.append(f"<tr>{claims.LEFT}{sentence}</td>{''.join(cells)}</tr>")
-            parts.append("</tbody>")
-        return "".join(parts) + "</table>"
+            of_chapter = list(of_chapter)
+            title, body = self.titles.get(chapter, chapter), "".join(map(self._row, of_chapter))
+            line = f"{html.escape(title)} <small>{self._summary(of_chapter)}</small>"
+            table = _table(" gp-ledger", head, f"<tbody>{body}</tbody>")
+            folds.append(f"<details><summary>{line}</summary>{table}</details>")
+        return overview + "".join(folds)
+
+    def _summary(self, some: list[dict]) -> str:
+        """How many claims these are, and where one of them does anything but hold."""
+        exceptions = []
+        for number, name in enumerate(["the book", *(f"machine {n}" for n in range(1, len(self.records) + 1))]):
+            others = [verdict for claim in some if (verdict := self._verdicts(claim)[number]) != claims.HOLDS]
+            if others:
+                exceptions.append(f"{name}: {_tally(others)}")
+        fate = "; ".join(exceptions) or f"all hold here and on {_count(len(self.records), 'machine')}"
+        return f"{_count(len(some), 'claim')}; {fate}"
+
+    def _verdicts(self, claim: dict) -> list[str | None]:
+        """The book's verdict of a claim, then each machine's."""
+        return [claim["verdict"], *(verdict_in(record, claim) for record in self.records)]
+
+    def _row(self, claim: dict) -> str:
+        there = [record["claims"].get(claim["id"], {}).get("measured", "") for record in self.records]
+        cells = map(_cell, self._verdicts(claim), [claim["measured"], *there])
+        sentence = f'<span id="ledger-{claim["id"]}">{html.escape(claim["sentence"])}</span>'
+        return f"<tr>{claims.LEFT}{sentence}</td>{''.join(cells)}</tr>"
 
 
 class FolkAnswer:
@@ -88,16 +106,14 @@ class FolkAnswer:
         return "\n".join(f"{row['id']:4}{row['verdict']:16}{row['sentence']}" for row in self.rows)
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("", "the sentence", "verdict", "why", "decided by"))
-        body = "".join(
-            f'<tr data-verdict="{row["verdict"].split()[0].strip(",")}"><th scope="row">{row["id"]}</th>'
-            f"{claims.LEFT}{html.escape(row['sentence'])}</td>"
-            f'{claims.LEFT}<strong class="gp-verdict">{html.escape(row["verdict"])}</strong></td>'
-            f"{claims.LEFT}{html.escape(row['why'])}</td>"
-            f"{claims.LEFT}{', '.join(map(_link, row['claims']))}</td></tr>"
+        return "".join(
+            f'<div class="gp-claim" data-verdict="{row["verdict"].split()[0].strip(",")}">'
+            f'<span class="gp-verdict">{row["id"]} {html.escape(row["verdict"])}</span> '
+            f'<span class="gp-sentence">{html.escape(row["sentence"])}</span>'
+            f'<dl class="gp-measured">{_entry("why", html.escape(row["why"]))}'
+            f"{_entry('decided by', ', '.join(map(_link, row['claims'])))}</dl></div>"
             for row in self.rows
         )
-        return f'<table class="gp-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def folk_sentences() -> list[dict]:
@@ -113,13 +129,12 @@ def folk_sentences() -> list[dict]:
 def _description(record: dict) -> str:
     """What tells this machine from the others, in one line."""
     fingerprint = record["fingerprint"]
-    threads = f"{fingerprint['threads']} thread{'s' if fingerprint['threads'] != 1 else ''}"
     switches = " ".join(f"{name}={value}" for name, value in fingerprint["switches"].items())
     words = [
         f"{fingerprint['cpu']} ({fingerprint['architecture']}, {fingerprint['system']})",
         f"ATen {fingerprint['aten']}",
         fingerprint["blas"],
-        threads,
+        _count(fingerprint["threads"], "thread"),
         f"GPU {fingerprint['gpu']}",
         f"torch {fingerprint['torch']}",
         *([switches] if switches else []),
@@ -128,8 +143,30 @@ def _description(record: dict) -> str:
 
 
 def _link(id: str) -> str:
-    """To the claim's row in the ledger above."""
+    """To the claim's row in the ledger, which opens its fold."""
     return f'<a href="#ledger-{id}"><code>{id}</code></a>'
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _tally(verdicts: Iterable[str | None]) -> str:
+    """How often each verdict occurs, as words."""
+    count = Counter(verdict or "not run" for verdict in verdicts)
+    return ", ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
+
+
+def _table(kind: str, head: str, body: str) -> str:
+    """A table in a box that scrolls sideways where it must."""
+    return (
+        f'<div class="gp-scroll" style="overflow-x: auto"><table class="gp-table{kind}"><thead><tr>{head}</tr></thead>'
+        f"{body}</table></div>"
+    )
+
+
+def _entry(term: str, text: str) -> str:
+    return f"<dt>{term}</dt><dd>{text}</dd>" if text else ""
 
 
 def _cell(verdict: str | None, measured: str = "") -> str:

@@ -94,6 +94,14 @@ def read(path: str | Path) -> NotebookNode:
     return notebook
 
 
+def title(path: str | Path) -> str:
+    """The first heading of the notebook in the file ``path``; the file's name where it has none."""
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown" and (heading := re.search(r"^# (.+)$", cell.source, re.MULTILINE)):
+            return heading[1].strip()
+    return Path(path).stem
+
+
 def chapter_hash(notebook: NotebookNode) -> str:
     """SHA-256 of the code cells' sources, in hexadecimal: prose may change without making outputs stale."""
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]

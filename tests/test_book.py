@@ -262,6 +262,17 @@ def test_folds_open_by_keyboard(browser, sample, fold, inside):
     open_page(browser, sample, "intro.html", check)
 
 
+def test_a_link_opens_the_fold_that_it_leads_into(browser, book):
+    def check(page):
+        link = page.locator("a[href^='#ledger-']").first
+        target = page.locator(link.get_attribute("href"))
+        assert not target.is_visible()
+        link.click()
+        target.wait_for(state="visible")
+
+    assert open_page(browser, book, "chapters/verdicts.html", check) == []
+
+
 def test_what_scrolls_sideways_can_be_reached_by_keyboard(browser, sample):
     def check(page):
         boxes = page.locator(".gp-formula, .cell_output .output, pre")

@@ -219,6 +219,12 @@ def test_stale_after_a_change_of_code_or_package_but_not_of_prose(tmp_path, exec
     assert "code cells changed" in notebooks.is_stale(stored)
 
 
+def test_the_title_is_the_first_heading(tmp_path):
+    cells = [v4.new_code_cell("# no heading"), v4.new_markdown_cell("Text.\n\n# Rounding: why?\n\n## Part")]
+    assert notebooks.title(write(tmp_path / "07_x.ipynb", notebook=v4.new_notebook(cells=cells))) == "Rounding: why?"
+    assert notebooks.title(write(tmp_path / "08_y.ipynb", "1 + 1")) == "08_y"
+
+
 def test_the_hash_of_the_chapter_sees_how_code_is_split_into_cells():
     hashes = {
         notebooks.chapter_hash(v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources]))
