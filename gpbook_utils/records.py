@@ -71,6 +71,17 @@ def verdict_in(record: dict, claim: dict) -> str | None:
     return entry["verdict"] if entry["digest"] == claims.digest(claim) else "stale"
 
 
+def label(record: dict) -> str:
+    """What tells a recorded machine from the others in a figure: processor, ATen's level, threads, MKL's branch.
+
+    >>> label({"fingerprint": {"cpu": "AMD", "aten": "AVX2", "threads": 1, "switches": {"MKL_CBWR": "COMPATIBLE"}}})
+    'AMD, AVX2, 1 thread, COMPATIBLE'
+    """
+    found = record["fingerprint"]
+    threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
+    return ", ".join(filter(None, [found["cpu"], found["aten"], threads, found["switches"].get("MKL_CBWR")]))
+
+
 def hashes(record: dict) -> dict[str, str]:
     """The hashes of :func:`gpbook_utils.bits.computations` in a record, without the edition.
 
