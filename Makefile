@@ -44,7 +44,7 @@ lab: $(READY)  ## open the chapters in JupyterLab
 	fi
 	@$(BIN)/jupyter lab chapters
 
-record: $(READY)  ## write this machine's verdicts to records/
+record: $(READY)  ## record this machine, and what it shares with others
 	@$(BIN)/python -m gpbook_utils.records
 
 clean:  ## remove what was built (keeps .venv)

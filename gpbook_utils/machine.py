@@ -1,7 +1,8 @@
 """Which machine is this? Its fingerprint, and running a command under a lower instruction set.
 
 ``python -m gpbook_utils.machine`` prints the fingerprint; ``python -m gpbook_utils.machine lowered COMMAND ...`` runs a
-command with the processor's newer instructions switched off, after showing that this really changed something.
+command with the processor's newer instructions switched off, after showing that this really changed something;
+``python -m gpbook_utils.machine each COMMAND ...`` runs it in each of :func:`environments`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import gpytorch
 import linear_operator
 import numpy as np
 import torch
+
+from gpbook_utils.files import PACKAGE
 
 # Settings that change which code computes a result. They are part of the fingerprint.
 SWITCHES = (
@@ -101,15 +105,37 @@ def probe_in(environment: dict[str, str]) -> dict[str, str]:
     Raises:
         RuntimeError: if the process fails, with what it wrote.
     """
+    code = "import json; from gpbook_utils import machine; print(json.dumps(machine.probe()))"
+    return json.loads(run_in(environment, code))
+
+
+def run_in(environment: Mapping[str, str], code: str) -> bytes:
+    """What Python code writes to its standard output in a new process.
+
+    Args:
+        environment: variables added to this process's own; no other switch of :data:`SWITCHES` is set.
+        code: may import this package.
+
+    Raises:
+        RuntimeError: if the process fails, with what it wrote.
+
+    >>> run_in({"OMP_NUM_THREADS": "1"}, "import os; print(os.environ['OMP_NUM_THREADS'])").split()
+    [b'1']
+    """
+    search_path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.run(
-        [sys.executable, "-c", "import json; from gpbook_utils.machine import probe; print(json.dumps(probe()))"],
-        env={**{k: v for k, v in os.environ.items() if k not in SWITCHES}, **environment},
+        [sys.executable, "-c", code],
+        env={**without_switches(), "PYTHONPATH": os.pathsep.join(search_path), **environment},
         capture_output=True,
-        text=True,
     )
     if child.returncode:
-        raise RuntimeError(f"the probe failed under {environment}:\n{child.stderr}")
-    return json.loads(child.stdout)
+        raise RuntimeError(f"the process failed under {dict(environment)}:\n{child.stderr.decode(errors='replace')}")
+    return child.stdout
+
+
+def without_switches() -> dict[str, str]:
+    """This process's environment variables without :data:`SWITCHES`."""
+    return {name: value for name, value in os.environ.items() if name not in SWITCHES}
 
 
 def lowered_environment() -> tuple[dict[str, str], str]:
@@ -140,20 +166,54 @@ def lowered_environment() -> tuple[dict[str, str], str]:
     return environment, report
 
 
+def environments() -> dict[str, dict[str, str]]:
+    """The environments in which the book is checked and recorded, by name: variables to set; all other switches unset.
+
+    *default*, *one-thread*, *lowered* (:func:`lowered_environment`) and, where torch computes with MKL, *compatible*:
+    the branch of MKL that runs on every x86-64 processor, with all threads.
+
+    Raises:
+        RuntimeError: as :func:`lowered_environment`.
+    """
+    named = {"default": {}, "one-thread": {"OMP_NUM_THREADS": "1"}, "lowered": lowered_environment()[0]}
+    return named | ({"compatible": dict(COMPATIBLE)} if "MKL" in _blas() else {})
+
+
+def run_in_each(command: list[str]) -> dict[str, int]:
+    """The exit status of a command in each of :func:`environments`, one after the other.
+
+    Raises:
+        RuntimeError: as :func:`lowered_environment`.
+        OSError: if the command can't be started.
+    """
+    statuses = {}
+    for name, variables in environments().items():
+        settings = " ".join(f"{key}={value}" for key, value in variables.items())
+        print(f"== {name}: {settings or 'no switch is set'}", flush=True)
+        statuses[name] = subprocess.run(command, env={**without_switches(), **variables}).returncode
+    return statuses
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Print this machine's fingerprint, or run a command under the lowered instruction set."""
+    """Print this machine's fingerprint, or run a command under the lowered instruction set, or in each environment."""
     parser = argparse.ArgumentParser(prog="python -m gpbook_utils.machine", description=main.__doc__)
-    parser.add_argument("action", nargs="?", choices=["show", "lowered"], default="show")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="for lowered: the command and its arguments")
+    parser.add_argument("action", nargs="?", choices=["show", "lowered", "each"], default="show")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="for lowered and each: the command and its arguments")
     options = parser.parse_args(arguments)
     if options.action == "show":
         print(json.dumps({"machine": identity(), **fingerprint()}, indent=2))
         return 0
     if not options.command:
-        parser.error("lowered needs a command to run")
+        parser.error(f"{options.action} needs a command to run")
     try:
+        if options.action == "each":
+            statuses = run_in_each(options.command)
+            print(
+                "\n".join(f"{name}: {'exit status ' + str(code) if code else 'ok'}" for name, code in statuses.items())
+            )
+            return int(any(statuses.values()))
         environment, report = lowered_environment()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(report, flush=True)

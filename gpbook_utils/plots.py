@@ -184,6 +184,33 @@ def matrices(titled: dict[str, object], *, alt: str, caption: str, ends: tuple[s
     show(fig, alt=alt, caption=caption)
 
 
+def labelled(ax: Axes, shades, labels, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Draw a table into ``ax``: shaded cells, each with a label, and names of rows and columns.
+
+    Args:
+        ax: the axes.
+        shades: numbers from 0, white, upwards, of shape (rows, columns).
+        labels: texts of the same shape.
+        rows: names of the rows.
+        columns: names of the columns.
+
+    Raises:
+        ValueError: if ``shades`` or ``labels`` do not have a row and a column for each name.
+    """
+    shades, labels = np.asarray(shades, dtype=float), np.asarray(labels, dtype=object)
+    if not shades.shape == labels.shape == (len(rows), len(columns)) or not shades.size:
+        raise ValueError(
+            f"shades and labels must have the shape {(len(rows), len(columns))} of the names, and at least one cell; "
+            f"got {shades.shape} and {labels.shape}"
+        )
+    ax.imshow(shades, cmap="Blues", vmin=0, vmax=4 * max(1, shades.max()), aspect="auto")
+    for (row, column), label in np.ndenumerate(labels):
+        ax.text(column, row, label, ha="center", va="center", fontsize=8)
+    ax.set_yticks(range(len(rows)), rows, fontsize=9)
+    ax.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor", fontsize=8.5)
+    ax.tick_params(length=0)
+
+
 def ruler(differences: dict[str, float], *, alt: str, caption: str, floor: float = 1e-17) -> None:
     """Show named relative differences on the book's common logarithmic axis, from ``floor`` to a little above 1.
 

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from gpbook_utils import claims, machine, notebooks
+from gpbook_utils import bits, claims, machine, notebooks
 
 FIELDS = ("machine", "date", "fingerprint", "claims")
 
@@ -22,7 +22,7 @@ def load(folder: str | Path) -> list[dict]:
 
     Returns:
         Dictionaries with ``machine`` (its name), ``date``, ``fingerprint`` and ``claims`` (id to ``verdict``,
-        ``measured`` and ``digest``).
+        ``measured`` and ``digest``); newer ones also ``bits`` (the edition of the computations, and a hash for each).
 
     Raises:
         ValueError: if a file is not a record, or does not bear its machine's name.
@@ -69,6 +69,50 @@ def verdict_in(record: dict, claim: dict) -> str | None:
     if entry is None:
         return None
     return entry["verdict"] if entry["digest"] == claims.digest(claim) else "stale"
+
+
+def label(record: dict) -> str:
+    """What tells a recorded machine from the others in a figure: processor, ATen's level, threads, MKL's branch.
+
+    >>> label({"fingerprint": {"cpu": "AMD", "aten": "AVX2", "threads": 1, "switches": {"MKL_CBWR": "COMPATIBLE"}}})
+    'AMD, AVX2, 1 thread, COMPATIBLE'
+    """
+    found = record["fingerprint"]
+    threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
+    return ", ".join(filter(None, [found["cpu"], found["aten"], threads, found["switches"].get("MKL_CBWR")]))
+
+
+def hashes(record: dict) -> dict[str, str]:
+    """The hashes of :func:`gpbook_utils.bits.computations` in a record, without the edition.
+
+    A record that has none, or those of another edition, gives an empty dictionary.
+
+    >>> hashes({"machine": "an older one"})
+    {}
+    """
+    stored = dict(record.get("bits", {}))
+    return stored if stored.pop("edition", None) == bits.edition() else {}
+
+
+def sharing(record: dict, others: list[dict]) -> list[str]:
+    """One line for each other record: on how many claims and how many results in bits the two agree.
+
+    >>> claim = {"verdict": "holds", "measured": "", "digest": "x"}
+    >>> sharing({"machine": "a", "claims": {"one": claim}}, [{"machine": "b", "claims": {"one": claim, "two": claim}}])
+    ['b: same verdict on 1 of 1 claims; its bits are not comparable']
+    """
+    lines = []
+    for other in (other for other in others if other["machine"] != record["machine"]):
+        verdicts = [
+            (entry["verdict"], other["claims"][id]["verdict"])
+            for id, entry in record["claims"].items()
+            if other["claims"].get(id, {}).get("digest") == entry["digest"]
+        ]
+        same = bits.shared(hashes(record), hashes(other))
+        in_bits = f"same bits of {sum(same.values())} of {len(same)} results" if same else "its bits are not comparable"
+        agreeing = sum(a == b for a, b in verdicts)
+        lines.append(f"{other['machine']}: same verdict on {agreeing} of {len(verdicts)} claims; {in_bits}")
+    return lines
 
 
 def decide(chapters: list[Path], report=print) -> list[dict]:
@@ -118,6 +162,7 @@ def write(decided: list[dict], folder: str | Path) -> Path:
             claim["id"]: {"verdict": claim["verdict"], "measured": claim["measured"], "digest": claims.digest(claim)}
             for claim in decided
         },
+        "bits": {"edition": bits.edition(), **bits.hashes(bits.computations())},
     }
     path = Path(folder) / f"{record['machine']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"written: {path}")
     differing = disagreements(decided, book)
     print("\n".join(differing) if differing else f"this machine agrees with the book on all {len(decided)} claims")
+    known = load(options.records)
+    here = next(record for record in known if record["machine"] == path.stem)
+    print("\n".join(["shared with the other recorded machines:", *sharing(here, known)]))
     return int(any(claim["verdict"] == claims.REFUTED for claim in decided))
 
 
@@ -157,6 +205,9 @@ def _problem(record: dict) -> str:
     for id, entry in record["claims"].items():
         if entry["verdict"] not in claims.VERDICTS or not {"measured", "digest"} <= entry.keys():
             return f"its entry of claim {id!r} is {entry!r}"
+    stored = record.get("bits", {"edition": ""})  # older records have none
+    if "edition" not in stored or not all(isinstance(hashed, str) for hashed in stored.values()):
+        return f"its bits are {stored!r}"
     return ""
 
 

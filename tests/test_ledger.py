@@ -5,7 +5,7 @@ import json
 import pytest
 from test_claims import make_notebook, stored
 
-from gpbook_utils import claims, machine, notebooks, records
+from gpbook_utils import bits, claims, machine, notebooks, records
 from gpbook_utils.ledger import UNDECIDED, FolkAnswer, Ledger, folk_sentences
 
 
@@ -72,7 +72,9 @@ def test_making_a_record(tmp_path, capsys):
     path.write_text(json.dumps(notebook))
     before = path.read_bytes()
     assert records.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
-    assert "one-is-two: refuted here, holds in the book" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "one-is-two: refuted here, holds in the book" in out
+    assert "shared with the other recorded machines:" in out
     assert path.read_bytes() == before
     (record,) = records.load(tmp_path / "records")
     assert record["claims"]["one-is-two"]["verdict"] == "refuted"
@@ -83,6 +85,41 @@ def test_making_a_record(tmp_path, capsys):
     assert records.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert (tmp_path / "records" / f"{machine.identity()}.json").read_bytes() == kept
+
+
+def test_a_record_holds_bits_of_one_edition(tmp_path, monkeypatch):
+    records.write([a_claim()], tmp_path)
+    (record,) = records.load(tmp_path)
+    assert records.hashes(record) == bits.hashes(bits.computations())
+    monkeypatch.setattr(bits, "edition", lambda: "another")
+    assert records.hashes(record) == {}
+
+
+def test_a_record_without_bits_is_still_one(tmp_path):
+    path = records.write([a_claim()], tmp_path)
+    older = {key: value for key, value in json.loads(path.read_text()).items() if key != "bits"}
+    path.write_text(json.dumps(older))
+    (record,) = records.load(tmp_path)
+    assert records.hashes(record) == {}
+    path.write_text(json.dumps(older | {"bits": {"edition": 3}}))
+    with pytest.raises(ValueError, match="its bits are"):
+        records.load(tmp_path)
+
+
+def test_what_records_share():
+    entry = {"verdict": "holds", "measured": "", "digest": "d"}
+    here = {
+        "machine": "here",
+        "claims": {"a": entry, "b": entry},
+        "bits": {"edition": bits.edition(), "K": "1", "y": "2"},
+    }
+    other = here | {"machine": "other", "bits": here["bits"] | {"y": "3"}}
+    other["claims"] = {"a": entry | {"verdict": "refuted"}, "b": entry | {"digest": "of another sentence"}}
+    older = {"machine": "older", "claims": {"a": entry}}
+    assert records.sharing(here, [here, other, older]) == [
+        "other: same verdict on 0 of 1 claims; same bits of 1 of 2 results",
+        "older: same verdict on 1 of 1 claims; its bits are not comparable",
+    ]
 
 
 def test_the_ledger_shows_every_verdict(tmp_path):

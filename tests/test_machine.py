@@ -37,7 +37,7 @@ def test_a_probe_repeats():
 
 def test_a_failing_probe_says_so(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="the probe failed"):
+    with pytest.raises(RuntimeError, match="the process failed"):
         machine.probe_in({})
 
 
@@ -78,3 +78,31 @@ def test_the_command_s_status_is_returned(monkeypatch):
     assert machine.main(["lowered", "no-such-command"]) == 1
     with pytest.raises(SystemExit):
         machine.main(["lowered"])
+
+
+def test_a_command_runs_in_each_environment(monkeypatch, capfd):
+    monkeypatch.setattr(machine, "environments", lambda: {"plain": {}, "one": {"OMP_NUM_THREADS": "1"}})
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    show = (
+        "import os; print('sees', os.environ.get('OMP_NUM_THREADS')); raise SystemExit('OMP_NUM_THREADS' in os.environ)"
+    )
+    assert machine.main(["each", sys.executable, "-c", show]) == 1
+    out = capfd.readouterr().out
+    assert out.index("== plain: no switch is set") < out.index("sees None") < out.index("== one: OMP_NUM_THREADS=1")
+    assert "sees 1" in out and out.endswith("plain: ok\none: exit status 1\n")
+    assert machine.main(["each", "no-such-command"]) == 1
+
+
+def test_the_environments_have_names(monkeypatch):
+    monkeypatch.setattr(machine, "lowered_environment", lambda: ({"OMP_NUM_THREADS": "1"}, "report"))
+    monkeypatch.setattr(machine, "_blas", lambda: "MKL 1")
+    assert list(machine.environments()) == ["default", "one-thread", "lowered", "compatible"]
+    assert machine.environments()["compatible"] == machine.COMPATIBLE
+    monkeypatch.setattr(machine, "_blas", lambda: "OPENBLAS")
+    assert "compatible" not in machine.environments()
+
+
+def test_a_snippet_sees_no_switch_but_those_given(monkeypatch):
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    code = "import os; print('MKL_CBWR' in os.environ, os.environ['OMP_NUM_THREADS'])"
+    assert machine.run_in({"OMP_NUM_THREADS": "1"}, code).split() == [b"False", b"1"]

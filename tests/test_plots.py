@@ -81,3 +81,15 @@ def test_bad_input(shown, draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
     assert not shown
+
+
+def test_a_labelled_table_shows_its_labels_and_names():
+    fig, axes = plots.grid(1, 1, width=3, height=2)
+    plots.labelled(axes[0][0], [[0, 1]], [["=", "2e-7"]], ["K"], ["one", "two"])
+    assert [text.get_text() for text in axes[0][0].texts] == ["=", "2e-7"]
+    assert [tick.get_text() for tick in axes[0][0].get_xticklabels()] == ["one", "two"]
+    with pytest.raises(ValueError, match=r"shape \(1, 2\) of the names.*got \(1, 2\) and \(1, 1\)"):
+        plots.labelled(axes[0][0], [[0, 1]], [["="]], ["K"], ["one", "two"])
+    with pytest.raises(ValueError, match="at least one cell"):
+        plots.labelled(axes[0][0], [[]], [[]], ["K"], [])
+    plots.plt.close(fig)
