@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
+import gpytorch
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose import selfcheck
@@ -16,15 +18,17 @@ from gpbook_utils.diagnose.readings import (
     COVARIANCE,
     MEAN,
     Reading,
-    Rounding,
     Subject,
     distance,
     drop_caches,
     names,
+    number_of_data,
     read,
     rounding_of,
 )
 from gpbook_utils.diagnose.report import Finding, Report, quantity, ranked
+
+EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what selfcheck.exact() sets
 
 
 def check_model(
@@ -43,8 +47,8 @@ def check_model(
 
     Args:
         model: an exact or approximate GP; called as it is, with its mode and caches.
-        x: inputs of shape (m, d) or (..., m, d), or a tuple of them, in the model's format. Of more than 1,000 rows
-            every k-th is taken, and the report says so.
+        x: inputs of shape (m, d) or (..., m, d), or a tuple of them, in the model's format. Of more than 1,000 rows,
+            or more than a million divided by the number of training points, some are taken, and the report says so.
         y: targets at x, for the ELBO of an approximate GP.
         likelihood: the model's, where it is no attribute of it.
 
@@ -72,6 +76,7 @@ def check_model(
 
 def _checked(side: Subject, notes: list[str]) -> Report:
     before = read(side, *side.replica().roots)
+    settled = number_of_data(side.model) > gpytorch.settings.max_cholesky_size.value()
     with selfcheck.settled(side):
         calm = selfcheck.reading_after(side)
         rounding = rounding_of(side, calm)
@@ -85,7 +90,8 @@ def _checked(side: Subject, notes: list[str]) -> Report:
         *selfcheck.shared_memory(side, rounding),
     ]
     if MEAN in fresh.values:
-        as_called = (selfcheck.mode, selfcheck.randomness, selfcheck.settings, selfcheck.cholesky_switch)
+        as_called = (selfcheck.mode, selfcheck.settings)
+        by_size = (selfcheck.randomness, selfcheck.cholesky_switch)
         numerical = (
             selfcheck.grad_mode,
             selfcheck.batch_dependence,
@@ -95,6 +101,7 @@ def _checked(side: Subject, notes: list[str]) -> Report:
             selfcheck.hidden_state,
         )
         found = [finding for experiment in as_called for finding in experiment(side, fresh, rounding)]
+        found += [finding for experiment in by_size for finding in experiment(side, fresh, rounding, calm)]
         if any(finding.cause in ("random-call", "random-features") for finding in found):
             numerical = ()  # what changes between two equal calls tells nothing of their circumstances
         with selfcheck.settled(side):
@@ -110,7 +117,7 @@ def _checked(side: Subject, notes: list[str]) -> Report:
     if MEAN not in fresh.values and MEAN in fresh.failures:
         notes.append(f"model(x) raised {fresh.failures[MEAN]}")
 
-    clean = _clean(side)
+    clean = calm if settled and not changed_settings().keys() - EXACT else _clean(side)
     shown = [name for name in names(before) if name not in CALLS]
     quantities = {name: quantity(name, (before, clean), (clean, clean), rounding) for name in shown}
     for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
@@ -120,7 +127,7 @@ def _checked(side: Subject, notes: list[str]) -> Report:
     levels = {name: rounding.levels.get(name, 0.0) for name in shown}
     rest = {} if findings else {n: distance(n, before, clean) for n in shown}
     rest = {name: size for name, size in rest.items() if size > levels[name]}
-    short = Rounding(rounding.dtype, rounding.condition_number, levels)
+    short = replace(rounding, levels=levels)
     return Report(ranked(findings), quantities, rest, short, tuple(notes), "one model, with itself")
 
 
@@ -134,4 +141,4 @@ def _clean(side: Subject) -> Reading:
     with contextlib.ExitStack() as stack:
         for context in selfcheck.exact():
             stack.enter_context(context)
-        return read(side, *replica.roots)
+        return read(side, *replica.roots, call=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,8 @@ def explain_difference(
         model_a: an exact or approximate GP, fitted or not; called as it is, with its mode and caches.
         model_b: the other one.
         x: inputs of shape (m, d) or (..., m, d), or a tuple of them for a model of several inputs, in the format of
-            one of the models. Of more than 1,000 rows every k-th is taken, and the report says so.
+            one of the models. Of more than 1,000 rows, or more than a million divided by the number of training
+            points, some are taken, and the report says so.
         y: targets at x of shape (m,), for the ELBO of approximate GPs; without them their KL term is compared.
         likelihood_a: that of ``model_a``, where it is no attribute of it.
         likelihood_b: that of ``model_b``.
@@ -93,9 +96,9 @@ def _explained(a: Subject, b: Subject, notes: list[str]) -> Report:
         found, clean = stale_caches(side, reading, rounding)
         findings += [_of(side, finding) for finding in found]
         fresh.append(clean)
-    for side, reading in zip((a, b), fresh, strict=True):
+    for side, reading, settled_reading in zip((a, b), fresh, calm, strict=True):
         if not any(finding.where.endswith("max_cholesky_size") for finding in findings):  # of both: one setting
-            found = randomness(side, reading, rounding)
+            found = randomness(side, reading, rounding, settled_reading)
             findings += [_of(side, f) for f in found if f.cause not in {g.cause for g in findings}]
     if a.model is not b.model:
         with settled(a, b):
@@ -147,7 +150,7 @@ def _attributed(
         ranked(findings),
         {name: quantity(name, tuple(before), (last, fresh[1]), rounding) for name in measured},
         rest,
-        Rounding(rounding.dtype, rounding.condition_number, {n: rounding.levels.get(n, 0.0) for n in measured}),
+        replace(rounding, levels={n: rounding.levels.get(n, 0.0) for n in measured}),
         tuple(notes),
         "two models",
     )
@@ -176,14 +179,15 @@ def _exchanged(
         for name in measured:
             effect[name] = max(effect[name], distance(name, before, after))
 
-    for difference, effect in zip(state, effects, strict=True):
-        note(effect, fresh[0], reading_of(a, [difference.onto_a]))
+    alone = [reading_of(a, [difference.onto_a]) for difference in state]
+    for difference, effect, reading in zip(state, effects, alone, strict=True):
+        note(effect, fresh[0], reading)
         note(effect, fresh[1], reading_of(b, [difference.onto_b]))
     # Then together, one after the other: what another fault masks shows here.
     sequence = sorted(range(len(state)), key=lambda i: (state[i].order, -min(max(effects[i].values()), 1e300)))
     last, done = fresh[0], []
     for index in sequence:
-        reading = reading_of(a, [*(state[i].onto_a for i in done), state[index].onto_a])
+        reading = reading_of(a, [state[i].onto_a for i in (*done, index)]) if done else alone[index]
         if "exchange" in reading.failures:
             continue
         done.append(index)
@@ -209,8 +213,8 @@ def _joint(p: Rounding, q: Rounding) -> Rounding:
     if p.dtype != q.dtype:
         return min(p, q, key=lambda rounding: torch.finfo(rounding.dtype).eps)
     levels = {name: max(r.levels.get(name, 0.0) for r in (p, q)) for name in p.levels | q.levels}
-    dtype = p.dtype
-    return Rounding(dtype, max(p.condition_number, q.condition_number), levels)
+    worse = max(p, q, key=lambda rounding: rounding.condition_number)
+    return replace(worse, levels=levels)
 
 
 def _of(side: Subject, finding: Finding) -> Finding:
@@ -227,7 +231,7 @@ def _noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[R
         difference.onto_a(replica)
     except Exception:
         return ""
-    after = read(a, *replica.roots, call=False)
+    after = read(a, *replica.roots, call=False, only=(PRIOR, COVARIANCE))
     noises = [getattr(side.likelihood, "noise", None) for side in (a, b)]
     noises = [float(noise) for noise in noises if isinstance(noise, Tensor) and noise.numel() == 1]
     for name in (PRIOR, COVARIANCE):

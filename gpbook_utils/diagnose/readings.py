@@ -21,7 +21,9 @@ PREDICTIVE = "predictive covariance"
 LIKELIHOOD, ELBO, KL = "log marginal likelihood", "ELBO", "KL of q(u) from p(u)"
 CALL_MEAN, CALL_COVARIANCE = "your call: mean", "your call: covariance"
 CALLS = (CALL_MEAN, CALL_COVARIANCE)
+POSTERIOR_OF = {CALL_MEAN: MEAN, CALL_COVARIANCE: COVARIANCE}
 ONE_NUMBER = (LIKELIHOOD, ELBO, KL)
+ALL = (PRIOR, MEAN, COVARIANCE, PREDICTIVE, *ONE_NUMBER, *CALLS)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Subject:
         likelihood: its own, or the one that came beside it, or none.
         inputs: the tensors of x, in the model's format.
         targets: for a variational model, of the rows of x; or none.
+        rows: which rows of the caller's x these are; none if they are all.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Subject:
     likelihood: nn.Module | None
     inputs: tuple[Tensor, ...]
     targets: Tensor | None = None
+    rows: Tensor | None = None
 
     def replica(self) -> Replica:
         """A private copy; model and likelihood are copied together."""
@@ -119,8 +123,8 @@ def drop_caches(*roots) -> None:
             module.training = mode
 
 
-def read(subject: Subject, model, likelihood, *, call: bool = True, number: int = 0) -> Reading:
-    """Read all quantities of a private copy, which this uses up.
+def read(subject: Subject, model, likelihood, *, call: bool = True, number: int = 0, only=None) -> Reading:
+    """Read the quantities of a private copy, which this uses up.
 
     Args:
         subject: whose copy it is; gives x, y and the name.
@@ -128,8 +132,11 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
         likelihood: the copy of the likelihood that came with it, or none.
         call: whether to read first what ``model(x)`` gives with the mode and the caches that the copy has.
         number: the seed that every call starts from, so that two readings draw the same numbers.
+        only: names of the quantities that are needed; by default all are read. For others no call is made.
     """
     reading = Reading()
+    needed = set(ALL if only is None else only)
+    needed |= {posterior for mine, posterior in POSTERIOR_OF.items() if call and mine in needed}
     inputs, targets = (_cast(value, model) for value in (subject.inputs, subject.targets))
     with warnings.catch_warnings(record=True) as caught, gpytorch.settings.debug(False):
         warnings.simplefilter("always")
@@ -141,16 +148,20 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
         model.eval()
         if likelihood is not None:
             likelihood.eval()
-        posterior = _gaussian(reading, MEAN, COVARIANCE, lambda: model(*inputs), number)
+        posterior = None
+        if needed & {MEAN, COVARIANCE, PREDICTIVE}:
+            posterior = _gaussian(reading, MEAN, COVARIANCE, lambda: model(*inputs), number)
         if call and plain:
-            for mine, posterior_s in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
+            for mine, answer in POSTERIOR_OF.items():
                 for kind in (reading.values, reading.failures):
-                    if posterior_s in kind:
-                        kind[mine] = kind[posterior_s]
-        _gaussian(reading, None, PRIOR, lambda: model.forward(*inputs), number)
-        if likelihood is not None and posterior is not None:
+                    if answer in kind:
+                        kind[mine] = kind[answer]
+        if PRIOR in needed:
+            _gaussian(reading, None, PRIOR, lambda: model.forward(*inputs), number)
+        if PREDICTIVE in needed and likelihood is not None and posterior is not None:
             _gaussian(reading, None, PREDICTIVE, lambda: likelihood(posterior), number, essential=False)
-        _objective(reading, model, likelihood, inputs, targets, number)
+        if needed & set(ONE_NUMBER):
+            _objective(reading, model, likelihood, inputs, targets, number)
     reading.warnings = [str(warning.message) for warning in caught]
     return reading
 
@@ -234,6 +245,11 @@ def distance(name: str, a: Reading, b: Reading) -> float:
         return 0.0
     if p is None or q is None or p.shape != q.shape:
         return math.inf
+    if p is q or torch.equal(p, q):
+        return 0.0
+    sizes = float(p.norm()), float(q.norm())
+    if all(map(math.isfinite, sizes)) and 1e-100 < max(sizes) < 1e100:  # all entries finite, no square overflows
+        return float((p - q).norm()) / max(*sizes, math.sqrt(p.numel()) if name in ONE_NUMBER else 0.0)
     both = torch.isfinite(p) & torch.isfinite(q)
     if not torch.equal(torch.where(both, 0.0, p).nan_to_num(nan=7.0), torch.where(both, 0.0, q).nan_to_num(nan=7.0)):
         return math.inf
@@ -247,10 +263,25 @@ def distance(name: str, a: Reading, b: Reading) -> float:
     return float((p / unit - q / unit).norm()) / norm
 
 
+def far_out(x: Tensor) -> Tensor:
+    """How far each row of x lies from the median row, in standard deviations of its column; over batches the most."""
+    flat = x.detach().double().reshape(-1, *x.shape[-2:])
+    median = flat.median(dim=-2, keepdim=True).values
+    spread = flat.std(dim=-2, keepdim=True, correction=0).clamp_min(torch.finfo(torch.float64).tiny)
+    return ((flat - median) / spread).abs().amax(dim=-1).amax(dim=0)
+
+
+def number_of_data(model: nn.Module) -> int:
+    """How many numbers an exact GP is conditioned on, tasks included; zero without training data."""
+    targets = getattr(model, "train_targets", None)
+    if targets is None:
+        return 0
+    return max(targets.shape[-1], targets.shape[-2] * targets.shape[-1] if targets.dim() > 1 else 0)
+
+
 def names(*readings: Reading) -> list[str]:
     """All quantities that one of the readings has, or failed to have, in a fixed order."""
-    order = (PRIOR, MEAN, COVARIANCE, PREDICTIVE, LIKELIHOOD, ELBO, KL, *CALLS)
-    return [name for name in order if any(name in r.values or name in r.failures for r in readings)]
+    return [name for name in ALL if any(name in r.values or name in r.failures for r in readings)]
 
 
 def dtype_of(model: nn.Module, default: torch.dtype | None = None) -> torch.dtype:
@@ -271,14 +302,17 @@ class Rounding:
         levels: for each quantity the relative difference that rounding explains: the smaller of
             :math:`2 n u \kappa` times the cancellation (see :mod:`gpbook_utils.compare`), and thirty times what is
             measured when every parameter and training value is moved by one unit in its last place.
+        bounded: whether ``condition_number`` is an upper bound, as of matrices with more than 1,200 rows.
     """
 
     dtype: torch.dtype
     condition_number: float
     levels: dict[str, float]
+    bounded: bool = False
 
 
 DRAWS, MARGIN = 2, 30
+MAX_EIGEN = 1200  # rows of a matrix whose eigenvalues are computed
 
 
 def rounding_of(subject: Subject, base: Reading) -> Rounding:
@@ -306,9 +340,9 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
         floor = 2 * rows * u
         theory = floor * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
         levels[name] = max(floor, min(theory, MARGIN * moved.get(name, 0.0)))
-    for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
+    for call, posterior in POSTERIOR_OF.items():
         levels[call] = levels.get(posterior, 0.0)
-    return Rounding(dtype, kappa, levels)
+    return Rounding(dtype, kappa, levels, size > MAX_EIGEN)
 
 
 def _cancellation(base: Reading, name: str) -> float:
@@ -357,7 +391,7 @@ def _condition(subject: Subject) -> tuple[float, int]:
                 return 1.0, 1
             K = _wide(K).reshape(-1, *K.shape[-2:])[:8]  # of a batch, the first eight
             n = K.shape[-1]
-            if n <= 1200:
+            if n <= MAX_EIGEN:
                 values = torch.linalg.eigvalsh((K + K.mT) / 2)
                 worst = (values[:, -1] / values[:, 0]).max() if (values[:, 0] > 0).all() else torch.tensor(math.inf)
                 return float(worst), n

@@ -103,8 +103,9 @@ class Report:
 
     def _level(self) -> str:
         levels = self.rounding.levels
+        most = "at most " if self.rounding.bounded else ""
         dtype = str(self.rounding.dtype).removeprefix("torch.")
-        text = f"{dtype}, condition number {self.rounding.condition_number:.1e}"
+        text = f"{dtype}, condition number {most}{self.rounding.condition_number:.1e}"
         return f"{text}; rounding explains relative differences up to {_sizes(levels)}" if levels else text
 
     def _rows(self) -> list[tuple[str, ...]]:
