@@ -86,6 +86,9 @@ def undisturbed() -> Iterator[None]:
 
 def seed(number: int) -> None:
     """Seed every generator that a model might draw from; only inside :func:`undisturbed`."""
-    torch.manual_seed(number)
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():
+        torch.manual_seed(number)
+    else:  # torch.manual_seed formats a traceback for each device that is not there: a fifth of a small diagnosis
+        torch.default_generator.manual_seed(number)
     np.random.seed(number)  # noqa: NPY002
     random.seed(number)

@@ -60,6 +60,10 @@ class Reading:
     warnings: list[str] = field(default_factory=list)
 
 
+# What every module has, and caches: no places where modules hide.
+_NO_MODULES = {*gpytorch.Module().__dict__, "prediction_strategy", "_memoize_cache"}
+
+
 def modules_of(root) -> Iterator[tuple[str, nn.Module]]:
     """All modules below ``root`` with their dotted paths, each once; also those that hide in plain attributes."""
     seen: set[int] = set()
@@ -73,7 +77,7 @@ def modules_of(root) -> Iterator[tuple[str, nn.Module]]:
             if child is not None:
                 yield from visit(child, f"{path}.{name}" if path else name)
         for name, value in module.__dict__.items():
-            if name in ("_modules", "_constraints", "_priors", "prediction_strategy", "_memoize_cache"):
+            if name in _NO_MODULES:
                 continue
             for suffix, hidden in _hidden(value):
                 yield from visit(hidden, f"{path}.{name}{suffix}" if path else name + suffix)
@@ -97,7 +101,11 @@ def _hidden(value) -> Iterator[tuple[str, nn.Module]]:
 
 def caches_of(root) -> Iterator[tuple[str, Callable[[], None]]]:
     """The filled caches below ``root``: dotted path, and a function that empties this one."""
-    for path, module in modules_of(root):
+    return _caches(modules_of(root))
+
+
+def _caches(modules) -> Iterator[tuple[str, Callable[[], None]]]:
+    for path, module in modules:
         prefix = f"{path}." if path else ""
         if module.__dict__.get("prediction_strategy") is not None:
             yield f"{prefix}prediction_strategy", lambda m=module: m.__dict__.update(prediction_strategy=None)
@@ -113,13 +121,14 @@ def drop_caches(*roots) -> None:
     for root in roots:
         if root is None:
             continue
-        modes = [(module, module.training) for _, module in modules_of(root)]
-        for _, empty in list(caches_of(root)):
+        modules = list(modules_of(root))
+        modes = [module.training for _, module in modules]
+        for _, empty in list(_caches(modules)):
             empty()
-        for _, module in modules_of(root):
+        for _, module in modules:
             if isinstance(module, gpytorch.Module):
                 module._clear_cache()
-        for module, mode in modes:
+        for (_, module), mode in zip(modules, modes, strict=True):
             module.training = mode
 
 
@@ -141,7 +150,8 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
     with warnings.catch_warnings(record=True) as caught, gpytorch.settings.debug(False):
         warnings.simplefilter("always")
         # In evaluation mode and without caches the user's call is the posterior, which comes anyhow.
-        plain = next(caches_of(model), None) is None and not any(m.training for _, m in modules_of(model))
+        modules = list(modules_of(model))
+        plain = next(_caches(modules), None) is None and not any(module.training for _, module in modules)
         if call and not plain:
             _gaussian(reading, CALL_MEAN, CALL_COVARIANCE, lambda: model(*inputs), number)
         drop_caches(model, likelihood)
