@@ -17,6 +17,7 @@ from gpbook_utils.diagnose.readings import (
     CALLS,
     COVARIANCE,
     MEAN,
+    ONE_NUMBER,
     Reading,
     Subject,
     distance,
@@ -26,7 +27,7 @@ from gpbook_utils.diagnose.readings import (
     read,
     rounding_of,
 )
-from gpbook_utils.diagnose.report import Finding, Report, quantity, ranked
+from gpbook_utils.diagnose.report import Finding, Report, others_failed, quantity, ranked, with_warnings
 
 EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what selfcheck.exact() sets
 
@@ -71,11 +72,12 @@ def check_model(
     """
     side, notes = subject("model", model, x, y, likelihood)
     with undisturbed():
-        return _checked(side, notes)
+        before = read(side, *side.replica().roots)
+        report = _checked(side, before, notes)
+    return with_warnings(report, [side], [before])
 
 
-def _checked(side: Subject, notes: list[str]) -> Report:
-    before = read(side, *side.replica().roots)
+def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
     settled = number_of_data(side.model) > gpytorch.settings.max_cholesky_size.value()
     with selfcheck.settled(side):
         calm = selfcheck.reading_after(side)
@@ -102,7 +104,8 @@ def _checked(side: Subject, notes: list[str]) -> Report:
         )
         found = [finding for experiment in as_called for finding in experiment(side, fresh, rounding)]
         found += [finding for experiment in by_size for finding in experiment(side, fresh, rounding, calm)]
-        if any(finding.cause in ("random-call", "random-features") for finding in found):
+        random = [finding for finding in found if finding.cause in ("random-call", "random-features")]
+        if any(finding.effect.keys() - ONE_NUMBER for finding in random):
             numerical = ()  # what changes between two equal calls tells nothing of their circumstances
         with selfcheck.settled(side):
             found += [finding for experiment in numerical for finding in experiment(side, calm, rounding)]
@@ -116,6 +119,11 @@ def _checked(side: Subject, notes: list[str]) -> Report:
         findings.append(Finding("call-raises", "", f"model(x) raised {reason}", "", {MEAN: float("inf")}))
     if MEAN not in fresh.values and MEAN in fresh.failures:
         notes.append(f"model(x) raised {fresh.failures[MEAN]}")
+    failed = others_failed(side, fresh)
+    if failed and not findings:
+        broken = [name for name in fresh.failures if name not in CALLS]
+        findings.append(Finding("call-raises", "", "; ".join(failed), "", dict.fromkeys(broken, float("inf"))))
+    notes += failed
 
     clean = calm if settled and not changed_settings().keys() - EXACT else _clean(side)
     shown = [name for name in names(before) if name not in CALLS]

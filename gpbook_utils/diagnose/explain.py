@@ -25,7 +25,7 @@ from gpbook_utils.diagnose.readings import (
     read,
     rounding_of,
 )
-from gpbook_utils.diagnose.report import Finding, Report, quantity, ranked
+from gpbook_utils.diagnose.report import Finding, Report, others_failed, quantity, ranked, with_warnings
 from gpbook_utils.diagnose.selfcheck import randomness, reading_after, settled, shared_between, stale_caches
 from gpbook_utils.diagnose.state import Difference, differences
 
@@ -76,14 +76,16 @@ def explain_difference(
     if model_a is model_b:
         notes.append("model_a and model_b are the same object")
     with undisturbed():
-        return _explained(a, b, notes)
+        before = [read(side, *side.replica().roots) for side in (a, b)]
+        report = _explained(a, b, before, notes)
+    return with_warnings(report, [a, b], before)
 
 
-def _explained(a: Subject, b: Subject, notes: list[str]) -> Report:
-    before = [read(side, *side.replica().roots) for side in (a, b)]
+def _explained(a: Subject, b: Subject, before: list[Reading], notes: list[str]) -> Report:
     for side, reading in zip((a, b), before, strict=True):
         if CALL_MEAN in reading.failures:
             notes.append(f"{side.name}(x) raised {reading.failures[CALL_MEAN]}")
+        notes += others_failed(side, reading)
     if all(not reading.values for reading in before):
         reason = next(iter(before[0].failures.values()), "it returned no Gaussian")
         raise ValueError(f"neither model can be evaluated at x; {a.name}(x) raised {reason}")

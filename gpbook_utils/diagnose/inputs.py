@@ -27,6 +27,8 @@ def subject(name: str, model, x, y, likelihood) -> tuple[Subject, list[str]]:
 def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[Subject, Subject, list[str]]:
     """Two models with what is needed to call them, and notes for the report; raises ``ValueError``."""
     inputs, targets = _inputs(x, y)
+    for name, model in (("model_a", model_a), ("model_b", model_b)):
+        _check_model(name, model)
     columns = [_columns(model) for model in (model_a, model_b)]
     if None not in columns and columns[0] != columns[1]:
         raise ValueError(
@@ -39,13 +41,21 @@ def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[S
     return a, b, notes
 
 
-def _subject(name, model, inputs, targets, likelihood) -> Subject:
+def _check_model(name, model) -> None:
     if isinstance(model, gpytorch.models.IndependentModelList):
         raise ValueError(f"{name} must be one model; got a list of them: diagnose its members, {name}.models[i]")
     if not isinstance(model, nn.Module) or isinstance(model, gpytorch.likelihoods.Likelihood):
         raise ValueError(f"{name} must be a GPyTorch model; got {type(model).__name__}")
     if not isinstance(model, gpytorch.models.GP):
         raise ValueError(f"{name} must be a GPyTorch model, an ExactGP or ApproximateGP; got {type(model).__name__}")
+    if "_parameters" not in model.__dict__:
+        raise ValueError(f"{name} was not initialised: super().__init__ was not called")
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError(f"{name} must have values; its tensors are on the device meta")
+
+
+def _subject(name, model, inputs, targets, likelihood) -> Subject:
+    _check_model(name, model)
     if likelihood is not None and not isinstance(likelihood, gpytorch.likelihoods.Likelihood):
         raise ValueError(f"the likelihood of {name} must be a GPyTorch Likelihood; got {type(likelihood).__name__}")
     columns = _columns(model)
@@ -64,6 +74,8 @@ def _inputs(x, y) -> tuple[tuple[Tensor, ...], Tensor | None]:
             raise ValueError(f"x must be a tensor of shape (m, d), or a tuple of tensors; got {type(part).__name__}")
         if part.dim() == 0 or part.numel() == 0:
             raise ValueError(f"x must have shape (m, d) with at least one row; got {tuple(part.shape)}")
+        if part.layout != torch.strided or part.is_meta:
+            raise ValueError(f"x must be a dense tensor with values; got layout {part.layout} on device {part.device}")
         if part.is_floating_point() and not torch.isfinite(part).all():
             raise ValueError("x has NaN or infinite entries")
     if not parts or not parts[0].is_floating_point():
@@ -77,6 +89,10 @@ def _inputs(x, y) -> tuple[tuple[Tensor, ...], Tensor | None]:
             )
         if y.shape[0 if y.dim() == 1 else -1] != rows and y.shape[:1] != (rows,):
             raise ValueError(f"y must have one value for each of the {rows} rows of x; got shape {tuple(y.shape)}")
+        if y.dim() > 1 and y.shape[-1] == 1:  # would be broadcast to m data sets
+            raise ValueError(f"y must have shape (m,), or a column for each task; got {tuple(y.shape)}")
+        if not torch.isfinite(y).all():
+            raise ValueError("y has NaN or infinite entries")
     return inputs, None if y is None else y.detach()
 
 

@@ -57,7 +57,7 @@ class Reading:
 
     values: dict[str, Tensor] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[warnings.WarningMessage] = field(default_factory=list)
 
 
 # What every module has, and caches: no places where modules hide.
@@ -172,7 +172,7 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
             _gaussian(reading, None, PREDICTIVE, lambda: likelihood(posterior), number, essential=False)
         if needed & set(ONE_NUMBER):
             _objective(reading, model, likelihood, inputs, targets, number)
-    reading.warnings = [str(warning.message) for warning in caught]
+    reading.warnings = caught
     return reading
 
 

@@ -13,6 +13,7 @@ import gpytorch
 import torch
 from gpytorch.kernels import AdditiveKernel, ProductKernel
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.guard import changed_settings
@@ -143,12 +144,21 @@ def randomness(subject: Subject, fresh: Reading, rounding: Rounding, calm: Readi
             cause, where = "random-initialisation", path
             a, b = f"not initialised, mean_init_std {module.mean_init_std:g}", "mean_init_std 0"
         else:
+            dropped = [(path, m) for path, m in modules_of(subject.model) if isinstance(m, _DropoutNd) and m.p]
+
+            def undropped(replica: Replica) -> None:
+                for _, module in dropped:
+                    replica.of(module).p = 0.0
+
             lazy = [
                 path for path, module in modules_of(subject.model)
                 if type(module).__name__ == "RFFKernel" and not hasattr(module, "randn_weight")
             ]  # fmt: skip
             if lazy:
                 cause, where, a = "random-features", lazy[0], "drawn at the first call"
+            elif dropped and not still(change=undropped):
+                path, module = dropped[0]
+                where, a, b = path, f"dropout p {module.p:g}", "dropout p 0"
     return [Finding(cause, where, a, b, effect)]
 
 
@@ -511,12 +521,12 @@ def resolution(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Fin
 def jitter(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding]:
     """Was jitter added to a failed factorisation, and does the jitter of a variational strategy show?"""
     found = []
-    if any("added jitter" in text for text in fresh.warnings):
+    added = [text for warning in fresh.warnings if "added jitter" in (text := str(warning.message))]
+    if added:
         old = [gpytorch.settings.cholesky_jitter.value(dtype) for dtype in (torch.float32, torch.float64)]
         with gpytorch.settings.cholesky_jitter(10 * old[0], 10 * old[1]):
             effect = moved(fresh, reading_after(subject), rounding)
-        text = next(text for text in fresh.warnings if "added jitter" in text)
-        found.append(Finding("jitter-added", "gpytorch.settings.cholesky_jitter", text[:60], "no jitter", effect))
+        found.append(Finding("jitter-added", "gpytorch.settings.cholesky_jitter", added[0][:60], "no jitter", effect))
     for path, module in modules_of(subject.model):
         initialised = getattr(module, "variational_params_initialized", None)
         if "_jitter_val" not in module.__dict__ or not initialised:
