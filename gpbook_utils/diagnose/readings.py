@@ -153,7 +153,12 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
         modules = list(modules_of(model))
         plain = next(_caches(modules), None) is None and not any(module.training for _, module in modules)
         if call and not plain:
+            # A call in training mode may change buffers, such as running means, that the posterior then depends on.
+            buffers = [(buffer, buffer.clone()) for root in (model, likelihood) if root for buffer in root.buffers()]
             _gaussian(reading, CALL_MEAN, CALL_COVARIANCE, lambda: model(*inputs), number)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
         drop_caches(model, likelihood)
         model.eval()
         if likelihood is not None:
@@ -169,7 +174,9 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
         if PRIOR in needed:
             _gaussian(reading, None, PRIOR, lambda: model.forward(*inputs), number)
         if PREDICTIVE in needed and likelihood is not None and posterior is not None:
-            _gaussian(reading, None, PREDICTIVE, lambda: likelihood(posterior), number, essential=False)
+            _gaussian(
+                reading, None, PREDICTIVE, lambda: observed(likelihood, posterior, inputs), number, essential=False
+            )
         if needed & set(ONE_NUMBER):
             _objective(reading, model, likelihood, inputs, targets, number)
     reading.warnings = caught
@@ -204,6 +211,14 @@ def _gaussian(reading: Reading, mean, covariance, call, number, essential=True) 
         return None
 
 
+def observed(likelihood, latent: MultivariateNormal, inputs) -> MultivariateNormal:
+    """The distribution of y; a likelihood whose noise depends on x is given x too."""
+    try:
+        return likelihood(latent)
+    except Exception:
+        return likelihood(latent, *inputs)
+
+
 def _flat(result: MultivariateNormal, mean: Tensor) -> Tensor:
     return mean.flatten(-2) if isinstance(result, MultitaskMultivariateNormal) else mean
 
@@ -218,7 +233,11 @@ def _objective(reading: Reading, model, likelihood, inputs, targets, number) -> 
         def compute():
             model.train()
             objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
-            return objective(model(*model.train_inputs), model.train_targets)
+            output = model(*model.train_inputs)
+            try:
+                return objective(output, model.train_targets)
+            except Exception:  # as observed() below
+                return objective(output, model.train_targets, *model.train_inputs)
 
     elif hasattr(model, "variational_strategy"):
         name = KL if targets is None or likelihood is None else ELBO
@@ -390,7 +409,8 @@ def _condition(subject: Subject) -> tuple[float, int]:
             if isinstance(model, gpytorch.models.ExactGP) and model.train_inputs is not None:
                 model.train()
                 prior = model(*model.train_inputs)
-                K = (likelihood(prior) if likelihood is not None else prior).covariance_matrix
+                prior = prior if likelihood is None else observed(likelihood, prior, model.train_inputs)
+                K = prior.covariance_matrix
             elif hasattr(model, "variational_strategy"):
                 strategy = model.variational_strategy
                 while not hasattr(strategy, "inducing_points"):

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 
 import gpytorch
 import torch
-from gpytorch.kernels import AdditiveKernel, ProductKernel
+from gpytorch.kernels import AdditiveKernel, ProductKernel, RFFKernel
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from gpbook_utils.diagnose.copying import Replica
-from gpbook_utils.diagnose.guard import changed_settings
+from gpbook_utils.diagnose.guard import changed_settings, seed
 from gpbook_utils.diagnose.readings import (
     CALLS,
     COVARIANCE,
@@ -152,9 +152,15 @@ def randomness(subject: Subject, fresh: Reading, rounding: Rounding, calm: Readi
 
             lazy = [
                 path for path, module in modules_of(subject.model)
-                if type(module).__name__ == "RFFKernel" and not hasattr(module, "randn_weight")
+                if isinstance(module, RFFKernel) and not hasattr(module, "randn_weights")
             ]  # fmt: skip
-            if lazy:
+
+            def drawn_before(replica: Replica) -> None:
+                seed(0)
+                with contextlib.suppress(Exception):
+                    replica.roots[0].forward(*subject.inputs).covariance_matrix.sum()
+
+            if lazy and not still(change=drawn_before):
                 cause, where, a = "random-features", lazy[0], "drawn at the first call"
             elif dropped and not still(change=undropped):
                 path, module = dropped[0]
