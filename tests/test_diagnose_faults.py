@@ -580,4 +580,4 @@ def test_one_model_that_raises_is_named_and_compared_as_far_as_it_goes():
 
 def test_rows_of_a_large_x_are_sampled_and_the_report_says_so():
     report = check_model(exact(), torch.linspace(0, 1, 2500, dtype=torch.float64).unsqueeze(-1))
-    assert "x has 2500 rows; every 3th was taken, 834 in all" in report.notes
+    assert "x has 2500 rows; one in 3 was taken and the 10 farthest out: 840 in all" in report.notes

@@ -102,7 +102,11 @@ CAUSES = {
         "Register the same priors, or none, before comparing likelihoods or training.",
         2,
     ),
-    "buffer": Cause("A buffer, state that is not trained, has another value.", "Load the whole state_dict.", 2),
+    "buffer": Cause(
+        "A buffer, state that is not trained, has another value or shape.",
+        "Build both with the same arguments, then load the whole state_dict.",
+        2,
+    ),
     "active-dims": Cause("The kernels look at other columns of x.", "Set active_dims when building the kernel.", 2),
     "random-features": Cause(
         "The kernel drew random features when it was built or first called.",
@@ -120,7 +124,7 @@ CAUSES = {
         7,
     ),
     "structure": Cause(
-        "Another module stands here, or stands in one model only.",
+        "Another module or parameter stands here, or stands in one model only.",
         "Build both models from the same parts.",
         2,
     ),
@@ -183,6 +187,11 @@ CAUSES = {
         "One preprocessing for both, and undo it in predictions.",
         2,
     ),
+    "rounded-data": Cause(
+        "The training data are the same numbers after a passage through a coarser format, such as float32.",
+        "Give the tensors their final dtype when they are made from arrays or files.",
+        7,
+    ),
     "row-order": Cause(
         "The training data are the same rows in another order. Sums are rounded in another order, no more than that.",
         "Sort the rows, or use float64.",
@@ -224,7 +233,8 @@ CAUSES = {
     ),
     "random-call": Cause(
         "Two calls on the same model give different numbers.",
-        "Find what draws random numbers: dropout, sampling, random features; seed before each call.",
+        "Find what draws random numbers: dropout (also in the training objective of a model in evaluation mode), "
+        "sampling, random features; seed before each call.",
         5,
     ),
     "grad-mode": Cause(
@@ -234,7 +244,7 @@ CAUSES = {
     ),
     "batch-dependence": Cause(
         "What is said of one point depends on who else is in the call: distances are centred on the mean of the call, "
-        "or a layer normalises over it.",
+        "a layer normalises over it, or a grid is laid over its points.",
         "float64; predict far points apart from the others.",
         7,
     ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
+import gpytorch
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose import selfcheck
@@ -15,16 +17,19 @@ from gpbook_utils.diagnose.readings import (
     CALLS,
     COVARIANCE,
     MEAN,
+    ONE_NUMBER,
     Reading,
-    Rounding,
     Subject,
     distance,
     drop_caches,
     names,
+    number_of_data,
     read,
     rounding_of,
 )
-from gpbook_utils.diagnose.report import Finding, Report, quantity, ranked
+from gpbook_utils.diagnose.report import Finding, Report, others_failed, quantity, ranked, with_warnings
+
+EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what selfcheck.exact() sets
 
 
 def check_model(
@@ -43,8 +48,8 @@ def check_model(
 
     Args:
         model: an exact or approximate GP; called as it is, with its mode and caches.
-        x: inputs of shape (m, d) or (..., m, d), or a tuple of them, in the model's format. Of more than 1,000 rows
-            every k-th is taken, and the report says so.
+        x: inputs of shape (m, d) or (..., m, d), or a tuple of them, in the model's format. Of more than 1,000 rows,
+            or more than a million divided by the number of training points, some are taken, and the report says so.
         y: targets at x, for the ELBO of an approximate GP.
         likelihood: the model's, where it is no attribute of it.
 
@@ -67,11 +72,13 @@ def check_model(
     """
     side, notes = subject("model", model, x, y, likelihood)
     with undisturbed():
-        return _checked(side, notes)
+        before = read(side, *side.replica().roots)
+        report = _checked(side, before, notes)
+    return with_warnings(report, [side], [before])
 
 
-def _checked(side: Subject, notes: list[str]) -> Report:
-    before = read(side, *side.replica().roots)
+def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
+    settled = number_of_data(side.model) > gpytorch.settings.max_cholesky_size.value()
     with selfcheck.settled(side):
         calm = selfcheck.reading_after(side)
         rounding = rounding_of(side, calm)
@@ -85,7 +92,8 @@ def _checked(side: Subject, notes: list[str]) -> Report:
         *selfcheck.shared_memory(side, rounding),
     ]
     if MEAN in fresh.values:
-        as_called = (selfcheck.mode, selfcheck.randomness, selfcheck.settings, selfcheck.cholesky_switch)
+        as_called = (selfcheck.mode, selfcheck.settings)
+        by_size = (selfcheck.randomness, selfcheck.cholesky_switch)
         numerical = (
             selfcheck.grad_mode,
             selfcheck.batch_dependence,
@@ -95,7 +103,9 @@ def _checked(side: Subject, notes: list[str]) -> Report:
             selfcheck.hidden_state,
         )
         found = [finding for experiment in as_called for finding in experiment(side, fresh, rounding)]
-        if any(finding.cause in ("random-call", "random-features") for finding in found):
+        found += [finding for experiment in by_size for finding in experiment(side, fresh, rounding, calm)]
+        random = [finding for finding in found if finding.cause in ("random-call", "random-features")]
+        if any(finding.effect.keys() - ONE_NUMBER for finding in random):
             numerical = ()  # what changes between two equal calls tells nothing of their circumstances
         with selfcheck.settled(side):
             found += [finding for experiment in numerical for finding in experiment(side, calm, rounding)]
@@ -109,8 +119,13 @@ def _checked(side: Subject, notes: list[str]) -> Report:
         findings.append(Finding("call-raises", "", f"model(x) raised {reason}", "", {MEAN: float("inf")}))
     if MEAN not in fresh.values and MEAN in fresh.failures:
         notes.append(f"model(x) raised {fresh.failures[MEAN]}")
+    failed = others_failed(side, fresh)
+    if failed and not findings:
+        broken = [name for name in fresh.failures if name not in CALLS]
+        findings.append(Finding("call-raises", "", "; ".join(failed), "", dict.fromkeys(broken, float("inf"))))
+    notes += failed
 
-    clean = _clean(side)
+    clean = calm if settled and not changed_settings().keys() - EXACT else _clean(side)
     shown = [name for name in names(before) if name not in CALLS]
     quantities = {name: quantity(name, (before, clean), (clean, clean), rounding) for name in shown}
     for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
@@ -120,7 +135,7 @@ def _checked(side: Subject, notes: list[str]) -> Report:
     levels = {name: rounding.levels.get(name, 0.0) for name in shown}
     rest = {} if findings else {n: distance(n, before, clean) for n in shown}
     rest = {name: size for name, size in rest.items() if size > levels[name]}
-    short = Rounding(rounding.dtype, rounding.condition_number, levels)
+    short = replace(rounding, levels=levels)
     return Report(ranked(findings), quantities, rest, short, tuple(notes), "one model, with itself")
 
 
@@ -134,4 +149,4 @@ def _clean(side: Subject) -> Reading:
     with contextlib.ExitStack() as stack:
         for context in selfcheck.exact():
             stack.enter_context(context)
-        return read(side, *replica.roots)
+        return read(side, *replica.roots, call=False)

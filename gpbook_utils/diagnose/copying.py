@@ -57,7 +57,7 @@ class Replica:
 
     def copy(self, thing: Any) -> Any:
         """A copy of ``thing``, the same one whenever it is asked for again."""
-        if isinstance(thing, _ATOMS):
+        if type(thing) in _ATOMS or isinstance(thing, _ATOMS):
             return thing
         if id(thing) in self._copies:
             return self._copies[id(thing)]
@@ -117,8 +117,11 @@ class Replica:
         return new
 
     def _dict(self, old: dict) -> dict:
-        new = copy.copy(old)  # keeps the kind: ordered, or with a default
-        new.clear()
+        if type(old) in (dict, collections.OrderedDict):
+            new = type(old)()
+        else:
+            new = copy.copy(old)  # keeps the kind: with a default, or of one's own
+            new.clear()
         self.place(old, new)
         for key, value in old.items():
             new[self.copy(key)] = self.copy(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ from gpbook_utils.diagnose.readings import (
     read,
     rounding_of,
 )
-from gpbook_utils.diagnose.report import Finding, Report, quantity, ranked
+from gpbook_utils.diagnose.report import Finding, Report, others_failed, quantity, ranked, with_warnings
 from gpbook_utils.diagnose.selfcheck import randomness, reading_after, settled, shared_between, stale_caches
 from gpbook_utils.diagnose.state import Difference, differences
 
@@ -47,7 +49,8 @@ def explain_difference(
         model_a: an exact or approximate GP, fitted or not; called as it is, with its mode and caches.
         model_b: the other one.
         x: inputs of shape (m, d) or (..., m, d), or a tuple of them for a model of several inputs, in the format of
-            one of the models. Of more than 1,000 rows every k-th is taken, and the report says so.
+            one of the models. Of more than 1,000 rows, or more than a million divided by the number of training
+            points, some are taken, and the report says so.
         y: targets at x of shape (m,), for the ELBO of approximate GPs; without them their KL term is compared.
         likelihood_a: that of ``model_a``, where it is no attribute of it.
         likelihood_b: that of ``model_b``.
@@ -73,14 +76,16 @@ def explain_difference(
     if model_a is model_b:
         notes.append("model_a and model_b are the same object")
     with undisturbed():
-        return _explained(a, b, notes)
+        before = [read(side, *side.replica().roots) for side in (a, b)]
+        report = _explained(a, b, before, notes)
+    return with_warnings(report, [a, b], before)
 
 
-def _explained(a: Subject, b: Subject, notes: list[str]) -> Report:
-    before = [read(side, *side.replica().roots) for side in (a, b)]
+def _explained(a: Subject, b: Subject, before: list[Reading], notes: list[str]) -> Report:
     for side, reading in zip((a, b), before, strict=True):
         if CALL_MEAN in reading.failures:
             notes.append(f"{side.name}(x) raised {reading.failures[CALL_MEAN]}")
+        notes += others_failed(side, reading)
     if all(not reading.values for reading in before):
         reason = next(iter(before[0].failures.values()), "it returned no Gaussian")
         raise ValueError(f"neither model can be evaluated at x; {a.name}(x) raised {reason}")
@@ -93,9 +98,9 @@ def _explained(a: Subject, b: Subject, notes: list[str]) -> Report:
         found, clean = stale_caches(side, reading, rounding)
         findings += [_of(side, finding) for finding in found]
         fresh.append(clean)
-    for side, reading in zip((a, b), fresh, strict=True):
+    for side, reading, settled_reading in zip((a, b), fresh, calm, strict=True):
         if not any(finding.where.endswith("max_cholesky_size") for finding in findings):  # of both: one setting
-            found = randomness(side, reading, rounding)
+            found = randomness(side, reading, rounding, settled_reading)
             findings += [_of(side, f) for f in found if f.cause not in {g.cause for g in findings}]
     if a.model is not b.model:
         with settled(a, b):
@@ -147,7 +152,7 @@ def _attributed(
         ranked(findings),
         {name: quantity(name, tuple(before), (last, fresh[1]), rounding) for name in measured},
         rest,
-        Rounding(rounding.dtype, rounding.condition_number, {n: rounding.levels.get(n, 0.0) for n in measured}),
+        replace(rounding, levels={n: rounding.levels.get(n, 0.0) for n in measured}),
         tuple(notes),
         "two models",
     )
@@ -176,14 +181,15 @@ def _exchanged(
         for name in measured:
             effect[name] = max(effect[name], distance(name, before, after))
 
-    for difference, effect in zip(state, effects, strict=True):
-        note(effect, fresh[0], reading_of(a, [difference.onto_a]))
+    alone = [reading_of(a, [difference.onto_a]) for difference in state]
+    for difference, effect, reading in zip(state, effects, alone, strict=True):
+        note(effect, fresh[0], reading)
         note(effect, fresh[1], reading_of(b, [difference.onto_b]))
     # Then together, one after the other: what another fault masks shows here.
     sequence = sorted(range(len(state)), key=lambda i: (state[i].order, -min(max(effects[i].values()), 1e300)))
     last, done = fresh[0], []
     for index in sequence:
-        reading = reading_of(a, [*(state[i].onto_a for i in done), state[index].onto_a])
+        reading = reading_of(a, [state[i].onto_a for i in (*done, index)]) if done else alone[index]
         if "exchange" in reading.failures:
             continue
         done.append(index)
@@ -209,8 +215,8 @@ def _joint(p: Rounding, q: Rounding) -> Rounding:
     if p.dtype != q.dtype:
         return min(p, q, key=lambda rounding: torch.finfo(rounding.dtype).eps)
     levels = {name: max(r.levels.get(name, 0.0) for r in (p, q)) for name in p.levels | q.levels}
-    dtype = p.dtype
-    return Rounding(dtype, max(p.condition_number, q.condition_number), levels)
+    worse = max(p, q, key=lambda rounding: rounding.condition_number)
+    return replace(worse, levels=levels)
 
 
 def _of(side: Subject, finding: Finding) -> Finding:
@@ -227,7 +233,7 @@ def _noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[R
         difference.onto_a(replica)
     except Exception:
         return ""
-    after = read(a, *replica.roots, call=False)
+    after = read(a, *replica.roots, call=False, only=(PRIOR, COVARIANCE))
     noises = [getattr(side.likelihood, "noise", None) for side in (a, b)]
     noises = [float(noise) for noise in noises if isinstance(noise, Tensor) and noise.numel() == 1]
     for name in (PRIOR, COVARIANCE):

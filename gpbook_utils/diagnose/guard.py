@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import gpytorch
 import linear_operator
@@ -84,8 +84,32 @@ def undisturbed() -> Iterator[None]:
                 torch.set_float32_matmul_precision(matmul)
 
 
+def made_errors(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """Which of these warnings the filters that are in force turn into errors, each once; outside :func:`undisturbed`.
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warnings.warn("old", FutureWarning)
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error")
+    ...     made_errors(caught)
+    ['FutureWarning: old']
+    """
+    errors = []
+    with warnings.catch_warnings(record=True):
+        for warning in caught:
+            try:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            except Warning as error:
+                errors.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return list(dict.fromkeys(errors))
+
+
 def seed(number: int) -> None:
     """Seed every generator that a model might draw from; only inside :func:`undisturbed`."""
-    torch.manual_seed(number)
+    if torch.cuda.is_initialized() or torch.backends.mps.is_available():
+        torch.manual_seed(number)
+    else:  # torch.manual_seed formats a traceback for each device that is not there: a fifth of a small diagnosis
+        torch.default_generator.manual_seed(number)
     np.random.seed(number)  # noqa: NPY002
     random.seed(number)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gpytorch
 import torch
 from torch import Tensor, nn
 
-from gpbook_utils.diagnose.readings import Subject, dtype_of
+from gpbook_utils.diagnose.readings import Subject, dtype_of, far_out, number_of_data
 
 MAX_ROWS = 1000
+MAX_ENTRIES = 10**6  # of the covariance between the rows of x and the training points
+OUTERMOST = 10  # rows that are kept in any case: a fault may lie in one far point
 
 
 def subject(name: str, model, x, y, likelihood) -> tuple[Subject, list[str]]:
     """One model with what is needed to call it, and notes for the report; raises ``ValueError``."""
-    inputs, targets, notes = _inputs(x, y)
+    inputs, targets = _inputs(x, y)
     made = _subject(name, model, inputs, targets, likelihood)
     _check_format([made])
+    (made,), notes = _sampled([made])
     return made, notes
 
 
 def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[Subject, Subject, list[str]]:
     """Two models with what is needed to call them, and notes for the report; raises ``ValueError``."""
-    inputs, targets, notes = _inputs(x, y)
+    inputs, targets = _inputs(x, y)
+    for name, model in (("model_a", model_a), ("model_b", model_b)):
+        _check_model(name, model)
     columns = [_columns(model) for model in (model_a, model_b)]
     if None not in columns and columns[0] != columns[1]:
         raise ValueError(
@@ -30,16 +37,25 @@ def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[S
     a = _subject("model_a", model_a, inputs, targets, likelihood_a)
     b = _subject("model_b", model_b, inputs, targets, likelihood_b)
     _check_format([a, b])
+    (a, b), notes = _sampled([a, b])
     return a, b, notes
 
 
-def _subject(name, model, inputs, targets, likelihood) -> Subject:
+def _check_model(name, model) -> None:
     if isinstance(model, gpytorch.models.IndependentModelList):
         raise ValueError(f"{name} must be one model; got a list of them: diagnose its members, {name}.models[i]")
     if not isinstance(model, nn.Module) or isinstance(model, gpytorch.likelihoods.Likelihood):
         raise ValueError(f"{name} must be a GPyTorch model; got {type(model).__name__}")
     if not isinstance(model, gpytorch.models.GP):
         raise ValueError(f"{name} must be a GPyTorch model, an ExactGP or ApproximateGP; got {type(model).__name__}")
+    if "_parameters" not in model.__dict__:
+        raise ValueError(f"{name} was not initialised: super().__init__ was not called")
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError(f"{name} must have values; its tensors are on the device meta")
+
+
+def _subject(name, model, inputs, targets, likelihood) -> Subject:
+    _check_model(name, model)
     if likelihood is not None and not isinstance(likelihood, gpytorch.likelihoods.Likelihood):
         raise ValueError(f"the likelihood of {name} must be a GPyTorch Likelihood; got {type(likelihood).__name__}")
     columns = _columns(model)
@@ -51,13 +67,15 @@ def _subject(name, model, inputs, targets, likelihood) -> Subject:
     )
 
 
-def _inputs(x, y) -> tuple[tuple[Tensor, ...], Tensor | None, list[str]]:
+def _inputs(x, y) -> tuple[tuple[Tensor, ...], Tensor | None]:
     parts = x if isinstance(x, tuple | list) else (x,)
     for part in parts:
         if not isinstance(part, Tensor):
             raise ValueError(f"x must be a tensor of shape (m, d), or a tuple of tensors; got {type(part).__name__}")
         if part.dim() == 0 or part.numel() == 0:
             raise ValueError(f"x must have shape (m, d) with at least one row; got {tuple(part.shape)}")
+        if part.layout != torch.strided or part.is_meta:
+            raise ValueError(f"x must be a dense tensor with values; got layout {part.layout} on device {part.device}")
         if part.is_floating_point() and not torch.isfinite(part).all():
             raise ValueError("x has NaN or infinite entries")
     if not parts or not parts[0].is_floating_point():
@@ -71,12 +89,31 @@ def _inputs(x, y) -> tuple[tuple[Tensor, ...], Tensor | None, list[str]]:
             )
         if y.shape[0 if y.dim() == 1 else -1] != rows and y.shape[:1] != (rows,):
             raise ValueError(f"y must have one value for each of the {rows} rows of x; got shape {tuple(y.shape)}")
-    if rows <= MAX_ROWS:
-        return inputs, None if y is None else y.detach(), []
-    step = -(-rows // MAX_ROWS)
-    taken = tuple(part[..., ::step, :] for part in inputs)
-    note = f"x has {rows} rows; every {step}th was taken, {taken[0].shape[-2]} in all"
-    return taken, None if y is None else y.detach()[::step], [note]
+        if y.dim() > 1 and y.shape[-1] == 1:  # would be broadcast to m data sets
+            raise ValueError(f"y must have shape (m,), or a column for each task; got {tuple(y.shape)}")
+        if not torch.isfinite(y).all():
+            raise ValueError("y has NaN or infinite entries")
+    return inputs, None if y is None else y.detach()
+
+
+def _sampled(subjects: list[Subject]) -> tuple[list[Subject], list[str]]:
+    """The same with fewer rows of x where there are so many that a diagnosis would take minutes, and a note of it."""
+    x, y = subjects[0].inputs[0], subjects[0].targets
+    rows = x.shape[-2]
+    points = max(1, *(number_of_data(side.model) for side in subjects))
+    most = max(MAX_ROWS // 10, min(MAX_ROWS, MAX_ENTRIES // points))
+    if rows <= most or any(part.shape[-2] != rows for part in subjects[0].inputs):
+        return subjects, []
+    step = -(-rows // most)
+    kept = torch.zeros(rows, dtype=torch.bool)
+    kept[::step] = True
+    kept[far_out(x).topk(OUTERMOST).indices.cpu()] = True
+    kept = kept.nonzero().squeeze(-1)
+    inputs = tuple(part[..., kept.to(part.device), :] for part in subjects[0].inputs)
+    # Targets have their rows first, a task last: as they came.
+    y = None if y is None else y[kept.to(y.device)] if y.shape[0] == rows else y[..., kept.to(y.device)]
+    note = f"x has {rows} rows; one in {step} was taken and the {OUTERMOST} farthest out: {len(kept)} in all"
+    return [replace(side, inputs=inputs, targets=y, rows=kept) for side in subjects], [note]
 
 
 def _columns(model) -> int | None:

@@ -21,7 +21,9 @@ PREDICTIVE = "predictive covariance"
 LIKELIHOOD, ELBO, KL = "log marginal likelihood", "ELBO", "KL of q(u) from p(u)"
 CALL_MEAN, CALL_COVARIANCE = "your call: mean", "your call: covariance"
 CALLS = (CALL_MEAN, CALL_COVARIANCE)
+POSTERIOR_OF = {CALL_MEAN: MEAN, CALL_COVARIANCE: COVARIANCE}
 ONE_NUMBER = (LIKELIHOOD, ELBO, KL)
+ALL = (PRIOR, MEAN, COVARIANCE, PREDICTIVE, *ONE_NUMBER, *CALLS)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Subject:
         likelihood: its own, or the one that came beside it, or none.
         inputs: the tensors of x, in the model's format.
         targets: for a variational model, of the rows of x; or none.
+        rows: which rows of the caller's x these are; none if they are all.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Subject:
     likelihood: nn.Module | None
     inputs: tuple[Tensor, ...]
     targets: Tensor | None = None
+    rows: Tensor | None = None
 
     def replica(self) -> Replica:
         """A private copy; model and likelihood are copied together."""
@@ -53,7 +57,11 @@ class Reading:
 
     values: dict[str, Tensor] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[warnings.WarningMessage] = field(default_factory=list)
+
+
+# What every module has, and caches: no places where modules hide.
+_NO_MODULES = {*gpytorch.Module().__dict__, "prediction_strategy", "_memoize_cache"}
 
 
 def modules_of(root) -> Iterator[tuple[str, nn.Module]]:
@@ -69,7 +77,7 @@ def modules_of(root) -> Iterator[tuple[str, nn.Module]]:
             if child is not None:
                 yield from visit(child, f"{path}.{name}" if path else name)
         for name, value in module.__dict__.items():
-            if name in ("_modules", "_constraints", "_priors", "prediction_strategy", "_memoize_cache"):
+            if name in _NO_MODULES:
                 continue
             for suffix, hidden in _hidden(value):
                 yield from visit(hidden, f"{path}.{name}{suffix}" if path else name + suffix)
@@ -93,7 +101,11 @@ def _hidden(value) -> Iterator[tuple[str, nn.Module]]:
 
 def caches_of(root) -> Iterator[tuple[str, Callable[[], None]]]:
     """The filled caches below ``root``: dotted path, and a function that empties this one."""
-    for path, module in modules_of(root):
+    return _caches(modules_of(root))
+
+
+def _caches(modules) -> Iterator[tuple[str, Callable[[], None]]]:
+    for path, module in modules:
         prefix = f"{path}." if path else ""
         if module.__dict__.get("prediction_strategy") is not None:
             yield f"{prefix}prediction_strategy", lambda m=module: m.__dict__.update(prediction_strategy=None)
@@ -109,18 +121,19 @@ def drop_caches(*roots) -> None:
     for root in roots:
         if root is None:
             continue
-        modes = [(module, module.training) for _, module in modules_of(root)]
-        for _, empty in list(caches_of(root)):
+        modules = list(modules_of(root))
+        modes = [module.training for _, module in modules]
+        for _, empty in list(_caches(modules)):
             empty()
-        for _, module in modules_of(root):
+        for _, module in modules:
             if isinstance(module, gpytorch.Module):
                 module._clear_cache()
-        for module, mode in modes:
+        for (_, module), mode in zip(modules, modes, strict=True):
             module.training = mode
 
 
-def read(subject: Subject, model, likelihood, *, call: bool = True, number: int = 0) -> Reading:
-    """Read all quantities of a private copy, which this uses up.
+def read(subject: Subject, model, likelihood, *, call: bool = True, number: int = 0, only=None) -> Reading:
+    """Read the quantities of a private copy, which this uses up.
 
     Args:
         subject: whose copy it is; gives x, y and the name.
@@ -128,30 +141,45 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
         likelihood: the copy of the likelihood that came with it, or none.
         call: whether to read first what ``model(x)`` gives with the mode and the caches that the copy has.
         number: the seed that every call starts from, so that two readings draw the same numbers.
+        only: names of the quantities that are needed; by default all are read. For others no call is made.
     """
     reading = Reading()
+    needed = set(ALL if only is None else only)
+    needed |= {posterior for mine, posterior in POSTERIOR_OF.items() if call and mine in needed}
     inputs, targets = (_cast(value, model) for value in (subject.inputs, subject.targets))
     with warnings.catch_warnings(record=True) as caught, gpytorch.settings.debug(False):
         warnings.simplefilter("always")
         # In evaluation mode and without caches the user's call is the posterior, which comes anyhow.
-        plain = next(caches_of(model), None) is None and not any(m.training for _, m in modules_of(model))
+        modules = list(modules_of(model))
+        plain = next(_caches(modules), None) is None and not any(module.training for _, module in modules)
         if call and not plain:
+            # A call in training mode may change buffers, such as running means, that the posterior then depends on.
+            buffers = [(buffer, buffer.clone()) for root in (model, likelihood) if root for buffer in root.buffers()]
             _gaussian(reading, CALL_MEAN, CALL_COVARIANCE, lambda: model(*inputs), number)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
         drop_caches(model, likelihood)
         model.eval()
         if likelihood is not None:
             likelihood.eval()
-        posterior = _gaussian(reading, MEAN, COVARIANCE, lambda: model(*inputs), number)
+        posterior = None
+        if needed & {MEAN, COVARIANCE, PREDICTIVE}:
+            posterior = _gaussian(reading, MEAN, COVARIANCE, lambda: model(*inputs), number)
         if call and plain:
-            for mine, posterior_s in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
+            for mine, answer in POSTERIOR_OF.items():
                 for kind in (reading.values, reading.failures):
-                    if posterior_s in kind:
-                        kind[mine] = kind[posterior_s]
-        _gaussian(reading, None, PRIOR, lambda: model.forward(*inputs), number)
-        if likelihood is not None and posterior is not None:
-            _gaussian(reading, None, PREDICTIVE, lambda: likelihood(posterior), number, essential=False)
-        _objective(reading, model, likelihood, inputs, targets, number)
-    reading.warnings = [str(warning.message) for warning in caught]
+                    if answer in kind:
+                        kind[mine] = kind[answer]
+        if PRIOR in needed:
+            _gaussian(reading, None, PRIOR, lambda: model.forward(*inputs), number)
+        if PREDICTIVE in needed and likelihood is not None and posterior is not None:
+            _gaussian(
+                reading, None, PREDICTIVE, lambda: observed(likelihood, posterior, inputs), number, essential=False
+            )
+        if needed & set(ONE_NUMBER):
+            _objective(reading, model, likelihood, inputs, targets, number)
+    reading.warnings = caught
     return reading
 
 
@@ -183,6 +211,14 @@ def _gaussian(reading: Reading, mean, covariance, call, number, essential=True) 
         return None
 
 
+def observed(likelihood, latent: MultivariateNormal, inputs) -> MultivariateNormal:
+    """The distribution of y; a likelihood whose noise depends on x is given x too."""
+    try:
+        return likelihood(latent)
+    except Exception:
+        return likelihood(latent, *inputs)
+
+
 def _flat(result: MultivariateNormal, mean: Tensor) -> Tensor:
     return mean.flatten(-2) if isinstance(result, MultitaskMultivariateNormal) else mean
 
@@ -197,7 +233,11 @@ def _objective(reading: Reading, model, likelihood, inputs, targets, number) -> 
         def compute():
             model.train()
             objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
-            return objective(model(*model.train_inputs), model.train_targets)
+            output = model(*model.train_inputs)
+            try:
+                return objective(output, model.train_targets)
+            except Exception:  # as observed() below
+                return objective(output, model.train_targets, *model.train_inputs)
 
     elif hasattr(model, "variational_strategy"):
         name = KL if targets is None or likelihood is None else ELBO
@@ -234,6 +274,11 @@ def distance(name: str, a: Reading, b: Reading) -> float:
         return 0.0
     if p is None or q is None or p.shape != q.shape:
         return math.inf
+    if p is q or torch.equal(p, q):
+        return 0.0
+    sizes = float(p.norm()), float(q.norm())
+    if all(map(math.isfinite, sizes)) and 1e-100 < max(sizes) < 1e100:  # all entries finite, no square overflows
+        return float((p - q).norm()) / max(*sizes, math.sqrt(p.numel()) if name in ONE_NUMBER else 0.0)
     both = torch.isfinite(p) & torch.isfinite(q)
     if not torch.equal(torch.where(both, 0.0, p).nan_to_num(nan=7.0), torch.where(both, 0.0, q).nan_to_num(nan=7.0)):
         return math.inf
@@ -247,10 +292,25 @@ def distance(name: str, a: Reading, b: Reading) -> float:
     return float((p / unit - q / unit).norm()) / norm
 
 
+def far_out(x: Tensor) -> Tensor:
+    """How far each row of x lies from the median row, in standard deviations of its column; over batches the most."""
+    flat = x.detach().double().reshape(-1, *x.shape[-2:])
+    median = flat.median(dim=-2, keepdim=True).values
+    spread = flat.std(dim=-2, keepdim=True, correction=0).clamp_min(torch.finfo(torch.float64).tiny)
+    return ((flat - median) / spread).abs().amax(dim=-1).amax(dim=0)
+
+
+def number_of_data(model: nn.Module) -> int:
+    """How many numbers an exact GP is conditioned on, tasks included; zero without training data."""
+    targets = getattr(model, "train_targets", None)
+    if targets is None:
+        return 0
+    return max(targets.shape[-1], targets.shape[-2] * targets.shape[-1] if targets.dim() > 1 else 0)
+
+
 def names(*readings: Reading) -> list[str]:
     """All quantities that one of the readings has, or failed to have, in a fixed order."""
-    order = (PRIOR, MEAN, COVARIANCE, PREDICTIVE, LIKELIHOOD, ELBO, KL, *CALLS)
-    return [name for name in order if any(name in r.values or name in r.failures for r in readings)]
+    return [name for name in ALL if any(name in r.values or name in r.failures for r in readings)]
 
 
 def dtype_of(model: nn.Module, default: torch.dtype | None = None) -> torch.dtype:
@@ -271,14 +331,17 @@ class Rounding:
         levels: for each quantity the relative difference that rounding explains: the smaller of
             :math:`2 n u \kappa` times the cancellation (see :mod:`gpbook_utils.compare`), and thirty times what is
             measured when every parameter and training value is moved by one unit in its last place.
+        bounded: whether ``condition_number`` is an upper bound, as of matrices with more than 1,200 rows.
     """
 
     dtype: torch.dtype
     condition_number: float
     levels: dict[str, float]
+    bounded: bool = False
 
 
 DRAWS, MARGIN = 2, 30
+MAX_EIGEN = 1200  # rows of a matrix whose eigenvalues are computed
 
 
 def rounding_of(subject: Subject, base: Reading) -> Rounding:
@@ -306,9 +369,9 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
         floor = 2 * rows * u
         theory = floor * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
         levels[name] = max(floor, min(theory, MARGIN * moved.get(name, 0.0)))
-    for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
+    for call, posterior in POSTERIOR_OF.items():
         levels[call] = levels.get(posterior, 0.0)
-    return Rounding(dtype, kappa, levels)
+    return Rounding(dtype, kappa, levels, size > MAX_EIGEN)
 
 
 def _cancellation(base: Reading, name: str) -> float:
@@ -346,7 +409,8 @@ def _condition(subject: Subject) -> tuple[float, int]:
             if isinstance(model, gpytorch.models.ExactGP) and model.train_inputs is not None:
                 model.train()
                 prior = model(*model.train_inputs)
-                K = (likelihood(prior) if likelihood is not None else prior).covariance_matrix
+                prior = prior if likelihood is None else observed(likelihood, prior, model.train_inputs)
+                K = prior.covariance_matrix
             elif hasattr(model, "variational_strategy"):
                 strategy = model.variational_strategy
                 while not hasattr(strategy, "inducing_points"):
@@ -357,7 +421,7 @@ def _condition(subject: Subject) -> tuple[float, int]:
                 return 1.0, 1
             K = _wide(K).reshape(-1, *K.shape[-2:])[:8]  # of a batch, the first eight
             n = K.shape[-1]
-            if n <= 1200:
+            if n <= MAX_EIGEN:
                 values = torch.linalg.eigvalsh((K + K.mT) / 2)
                 worst = (values[:, -1] / values[:, 0]).max() if (values[:, 0] > 0).all() else torch.tensor(math.inf)
                 return float(worst), n

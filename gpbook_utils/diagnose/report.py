@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from gpbook_utils.compare import Comparison, compare, unit_roundoff
 from gpbook_utils.diagnose.causes import CAUSES, ROOTS
-from gpbook_utils.diagnose.readings import Reading, Rounding, distance
+from gpbook_utils.diagnose.guard import made_errors
+from gpbook_utils.diagnose.readings import CALLS, MEAN, Reading, Rounding, Subject, distance
 
 NOTHING = "equal up to rounding: nothing to explain"
 
@@ -103,8 +104,9 @@ class Report:
 
     def _level(self) -> str:
         levels = self.rounding.levels
+        most = "at most " if self.rounding.bounded else ""
         dtype = str(self.rounding.dtype).removeprefix("torch.")
-        text = f"{dtype}, condition number {self.rounding.condition_number:.1e}"
+        text = f"{dtype}, condition number {most}{self.rounding.condition_number:.1e}"
         return f"{text}; rounding explains relative differences up to {_sizes(levels)}" if levels else text
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -184,6 +186,24 @@ def ranked(findings: list[Finding]) -> tuple[Finding, ...]:
         return root, -min(finding.size, 1e300) * (0.99 if finding.cause == "setting" else 1.0)
 
     return tuple(sorted(findings, key=key))
+
+
+def others_failed(side: Subject, reading: Reading) -> list[str]:
+    """A note for each quantity that could not be computed although the posterior could."""
+    if MEAN in reading.failures:
+        return []
+    others = {name: text for name, text in reading.failures.items() if name not in CALLS}
+    return [f"the {name} of {side.name} raised {text}" for name, text in others.items()]
+
+
+def with_warnings(report: Report, sides: list[Subject], readings: list[Reading]) -> Report:
+    """The report with a note for each warning that the caller's filters make an error: it was not one here."""
+    notes = [
+        f"{side.name} warns {text}; your warning filters make an error of it, this diagnosis did not"
+        for side, reading in zip(sides, readings, strict=True)
+        for text in made_errors(reading.warnings)
+    ]
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def quantity(

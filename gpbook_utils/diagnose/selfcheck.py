@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 
 import gpytorch
 import torch
-from gpytorch.kernels import AdditiveKernel, ProductKernel
+from gpytorch.kernels import AdditiveKernel, ProductKernel, RFFKernel
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from gpbook_utils.diagnose.copying import Replica
-from gpbook_utils.diagnose.guard import changed_settings
+from gpbook_utils.diagnose.guard import changed_settings, seed
 from gpbook_utils.diagnose.readings import (
-    CALL_COVARIANCE,
-    CALL_MEAN,
     CALLS,
     COVARIANCE,
     MEAN,
+    POSTERIOR_OF,
     PRIOR,
     Reading,
     Rounding,
@@ -30,13 +30,14 @@ from gpbook_utils.diagnose.readings import (
     distance,
     drop_caches,
     dtype_of,
+    far_out,
     modules_of,
     names,
+    number_of_data,
     read,
 )
 from gpbook_utils.diagnose.report import Finding
 
-POSTERIOR_OF = {CALL_MEAN: MEAN, CALL_COVARIANCE: COVARIANCE}
 VISIBLE = 1e-4  # relative: where a fault has no other model to compare with, what nobody would see is not reported
 SLIGHT = 1e-6  # relative: a square root near zero makes 1e-8 of one rounding in float64, which is nobody's fault
 OTHER_SEED = 20_011
@@ -55,6 +56,7 @@ def reading_after(
     keep: bool = False,
     call: bool = False,
     number: int = 0,
+    only=None,
 ) -> Reading:
     """A reading of a private copy; its caches are dropped unless ``keep``, then ``change`` is applied."""
     replica = subject.replica()
@@ -62,7 +64,7 @@ def reading_after(
         drop_caches(*replica.roots)
     if change is not None:
         change(replica)
-    return read(subject, *replica.roots, call=call, number=number)
+    return read(subject, *replica.roots, call=call, number=number, only=only)
 
 
 def stale_caches(subject: Subject, before: Reading, rounding: Rounding) -> tuple[list[Finding], Reading]:
@@ -76,11 +78,11 @@ def stale_caches(subject: Subject, before: Reading, rounding: Rounding) -> tuple
         return [], fresh
     # A cache that was filled with the other gradient mode on has taken another code path: rounding, not a fault.
     with torch.set_grad_enabled(not torch.is_grad_enabled()):
-        other = reading_after(subject, call=True)
+        other = reading_after(subject, call=True, only=CALLS)
     if not moved(before, other, rounding, CALLS):
         return [], fresh
     # Whatever draws random numbers is not stale because it would now draw others.
-    again = reading_after(subject, call=True, number=OTHER_SEED)
+    again = reading_after(subject, call=True, number=OTHER_SEED, only=CALLS)
     noise = {name: distance(name, fresh, again) for name in effect}
     effect = {name: size for name, size in effect.items() if size > 3 * noise[name]}
     if not effect:
@@ -93,32 +95,36 @@ def stale_caches(subject: Subject, before: Reading, rounding: Rounding) -> tuple
                     if where == path:
                         empty()
 
-        reading = reading_after(subject, change, keep=True, call=True)
+        reading = reading_after(subject, change, keep=True, call=True, only=CALLS)
         return sum(min(effect[name], 1e9) - min(distance(name, reading, fresh), 1e9) for name in effect)
 
     where = max(dict.fromkeys(held), key=gone)
     return [Finding("stale-cache", where, "cache of an earlier prediction", "computed afresh", effect)], fresh
 
 
-def randomness(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding]:
-    """Does a second call on the same model, with other random numbers, give something else, and what draws them?"""
+def randomness(subject: Subject, fresh: Reading, rounding: Rounding, calm: Reading) -> list[Finding]:
+    """Does a second call on the same model, with other random numbers, give something else, and what draws them?
+
+    ``calm`` is the reading under :func:`settled`.
+    """
     effect = moved(fresh, reading_after(subject, number=OTHER_SEED), rounding)
     if not effect:
         return []
 
-    def still(*contexts, change=None) -> bool:
+    def still(*contexts, change=None, first=None) -> bool:
         with contextlib.ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context)
-            pair = [reading_after(subject, change, number=number) for number in (0, OTHER_SEED)]
-        left = moved(*pair, rounding)
+            if first is None:
+                first = reading_after(subject, change, only=[*effect])
+            left = moved(first, reading_after(subject, change, number=OTHER_SEED, only=[*effect]), rounding, effect)
         return any(size > 0.5 * left.get(name, 0.0) and name in left for name, size in effect.items())
 
     cause, where, a, b = "random-call", "", "random numbers in the call", "none"
-    n = _number_of_data(subject)
+    n = number_of_data(subject.model)
     if gpytorch.settings.fast_pred_var.on() and not still(gpytorch.settings.fast_pred_var(False)):
         cause, where, a, b = "love", "gpytorch.settings.fast_pred_var", "on", "off"
-    elif n > gpytorch.settings.max_cholesky_size.value() and not still(*exact()):
+    elif n > gpytorch.settings.max_cholesky_size.value() and not still(*exact(), first=calm):
         limit = gpytorch.settings.max_cholesky_size.value()
         cause, where = "random-probes", "gpytorch.settings.max_cholesky_size"
         a, b = f"{limit}, and {n} points", "Cholesky"
@@ -138,12 +144,27 @@ def randomness(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Fin
             cause, where = "random-initialisation", path
             a, b = f"not initialised, mean_init_std {module.mean_init_std:g}", "mean_init_std 0"
         else:
+            dropped = [(path, m) for path, m in modules_of(subject.model) if isinstance(m, _DropoutNd) and m.p]
+
+            def undropped(replica: Replica) -> None:
+                for _, module in dropped:
+                    replica.of(module).p = 0.0
+
             lazy = [
                 path for path, module in modules_of(subject.model)
-                if type(module).__name__ == "RFFKernel" and not hasattr(module, "randn_weight")
+                if isinstance(module, RFFKernel) and not hasattr(module, "randn_weights")
             ]  # fmt: skip
-            if lazy:
+
+            def drawn_before(replica: Replica) -> None:
+                seed(0)
+                with contextlib.suppress(Exception):
+                    replica.roots[0].forward(*subject.inputs).covariance_matrix.sum()
+
+            if lazy and not still(change=drawn_before):
                 cause, where, a = "random-features", lazy[0], "drawn at the first call"
+            elif dropped and not still(change=undropped):
+                path, module = dropped[0]
+                where, a, b = path, f"dropout p {module.p:g}", "dropout p 0"
     return [Finding(cause, where, a, b, effect)]
 
 
@@ -160,33 +181,21 @@ def exact() -> tuple:
 def settled(*subjects: Subject) -> Iterator[None]:
     """Beyond max_cholesky_size everything by Cholesky: an iteration that stops early makes steps of every rounding."""
     with contextlib.ExitStack() as stack:
-        if any(_number_of_data(side) > gpytorch.settings.max_cholesky_size.value() for side in subjects):
+        if any(number_of_data(side.model) > gpytorch.settings.max_cholesky_size.value() for side in subjects):
             for context in exact():
                 stack.enter_context(context)
         yield
 
 
-def _number_of_data(subject: Subject) -> int:
-    targets = getattr(subject.model, "train_targets", None)
-    return (
-        0
-        if targets is None
-        else max(targets.shape[-1], targets.shape[-2] * targets.shape[-1] if targets.dim() > 1 else 0)
-    )
-
-
-def cholesky_switch(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding]:
-    """Beyond max_cholesky_size: how far is the answer from that of Cholesky?"""
-    n, limit = _number_of_data(subject), gpytorch.settings.max_cholesky_size.value()
+def cholesky_switch(subject: Subject, fresh: Reading, rounding: Rounding, calm: Reading) -> list[Finding]:
+    """Beyond max_cholesky_size: how far is the answer from that of Cholesky, which is ``calm``?"""
+    n, limit = number_of_data(subject.model), gpytorch.settings.max_cholesky_size.value()
     if n <= limit:
         return []
     if gpytorch.settings.fast_pred_var.on():  # a finding of its own
         with gpytorch.settings.fast_pred_var(False):
             fresh = reading_after(subject)
-    with contextlib.ExitStack() as stack:
-        for context in exact():
-            stack.enter_context(context)
-        effect = moved(fresh, reading_after(subject), rounding)
+    effect = moved(fresh, calm, rounding)
     if not effect:
         return []
     where = "gpytorch.settings.max_cholesky_size"
@@ -470,16 +479,13 @@ def batch_dependence(subject: Subject, fresh: Reading, rounding: Rounding) -> li
     m = x.shape[-2]
     if m < 2 or MEAN not in fresh.values:
         return []
-    flat = x.detach().double().reshape(-1, m, x.shape[-1])
-    median = flat.median(dim=-2, keepdim=True).values
-    spread = flat.std(dim=-2, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    far = ((flat - median) / spread).abs().amax(dim=-1).amax(dim=0)
+    far = far_out(x)
     kept = far.argsort()[: max(1, m // 2)].sort().values
     parts = tuple(part[..., kept.to(part.device), :] for part in subject.inputs)
     fewer = Subject(subject.name, subject.model, subject.likelihood, parts)
     replica = fewer.replica()
     drop_caches(*replica.roots)
-    alone = read(fewer, *replica.roots, call=False)
+    alone = read(fewer, *replica.roots, call=False, only=(PRIOR, MEAN, COVARIANCE))
     block = Reading()
     for name in (PRIOR, MEAN, COVARIANCE):
         if name not in fresh.values or name not in alone.values:
@@ -494,7 +500,7 @@ def batch_dependence(subject: Subject, fresh: Reading, rounding: Rounding) -> li
     effect = moved(block, apart, rounding, list(block.values), least=SLIGHT)
     if not effect:
         return []
-    farthest = int(far.argmax())
+    farthest = int(far.argmax() if subject.rows is None else subject.rows[far.argmax()])
     return [Finding("batch-dependence", f"x[{farthest}]", f"{m} rows in one call", f"{len(kept)} rows", effect)]
 
 
@@ -511,7 +517,7 @@ def resolution(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Fin
     moved_x = Subject(subject.name, subject.model, subject.likelihood, tuple(map(nudged, subject.inputs)))
     replica = moved_x.replica()
     drop_caches(*replica.roots)
-    size = distance(PRIOR, fresh, read(moved_x, *replica.roots, call=False))
+    size = distance(PRIOR, fresh, read(moved_x, *replica.roots, call=False, only=(PRIOR,)))
     if not VISIBLE < size < math.inf:
         return []
     largest = float(subject.inputs[0].abs().max())
@@ -521,12 +527,12 @@ def resolution(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Fin
 def jitter(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding]:
     """Was jitter added to a failed factorisation, and does the jitter of a variational strategy show?"""
     found = []
-    if any("added jitter" in text for text in fresh.warnings):
+    added = [text for warning in fresh.warnings if "added jitter" in (text := str(warning.message))]
+    if added:
         old = [gpytorch.settings.cholesky_jitter.value(dtype) for dtype in (torch.float32, torch.float64)]
         with gpytorch.settings.cholesky_jitter(10 * old[0], 10 * old[1]):
             effect = moved(fresh, reading_after(subject), rounding)
-        text = next(text for text in fresh.warnings if "added jitter" in text)
-        found.append(Finding("jitter-added", "gpytorch.settings.cholesky_jitter", text[:60], "no jitter", effect))
+        found.append(Finding("jitter-added", "gpytorch.settings.cholesky_jitter", added[0][:60], "no jitter", effect))
     for path, module in modules_of(subject.model):
         initialised = getattr(module, "variational_params_initialized", None)
         if "_jitter_val" not in module.__dict__ or not initialised:
@@ -536,7 +542,7 @@ def jitter(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding
         def less(replica: Replica, module=module, value=value) -> None:
             replica.of(module).jitter_val = value / 10
 
-        after = reading_after(subject, less)
+        after = reading_after(subject, less, only=(MEAN, COVARIANCE))
         effect = moved(fresh, after, rounding, (MEAN, COVARIANCE), least=1e-2)
         if COVARIANCE in effect and PRIOR in fresh.values and COVARIANCE in after.values:
             # Against the prior: where next to nothing is left of it, that may well be jitter.

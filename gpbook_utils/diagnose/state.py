@@ -28,10 +28,11 @@ from gpbook_utils.diagnose.readings import Subject, dtype_of, modules_of
 
 Change = Callable[[Replica], None]
 
+_HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
 # Plain attributes that are no state of the model: what every module carries, caches, data (compared by themselves).
 _INTERNAL = {
-    *gpytorch.Module().__dict__, "prediction_strategy", "_memoize_cache", "train_inputs", "_train_targets",
-    "train_targets", "distance_module", "_Kernel__pdist_supports_batch", "num_outputs",
+    *gpytorch.Module().__dict__.keys() - _HOOKS, "prediction_strategy", "_memoize_cache", "train_inputs",
+    "_train_targets", "train_targets", "distance_module", "_Kernel__pdist_supports_batch", "num_outputs",
 }  # fmt: skip
 MANY = 24  # more differences than this are grouped by module
 
@@ -111,11 +112,12 @@ class _Walk:
         if isinstance(p, _VariationalDistribution) and same:
             self._distribution(p, q, path, slot)
             return
-        names = _tensor_names(p, q)
+        names, before = _tensor_names(p, q), len(self.found)
         self._parameters(p, q, path, names, same)
+        shapes = [difference for difference in self.found[before:] if difference.order == 1]
         self._priors(p, q, path)
         if same:
-            self._attributes(p, q, path)
+            self._attributes(p, q, path, shapes)
         self._children(p, q, path, same)
 
     def _wrapped(self, p, q, path, slot):
@@ -202,17 +204,24 @@ class _Walk:
     def _priors(self, p, q, path) -> None:
         mine, others = getattr(p, "_priors", {}), getattr(q, "_priors", {})
         for name in sorted(mine.keys() | others.keys()):
-            u, v = (priors[name][0] if name in priors else None for priors in (mine, others))
+            u, v = (priors.get(name, (None, None))[:2] for priors in (mine, others))  # a prior, and of what it is
             if not _same(u, v):
                 here = f"{path}.{name}" if path else name
-                self.add("prior", here, *map(_show_prior, (u, v)), functools.partial(_take_prior, name=name), p, q)
+                described = [_show_prior(side[0]) for side in (u, v)]
+                if _same(u[0], v[0]):
+                    described[1] += ", of another function of the parameters"
+                self.add("prior", here, *described, functools.partial(_take_prior, name=name), p, q)
 
-    def _attributes(self, p, q, path) -> None:
-        missing = object()
-        for name in sorted((p.__dict__.keys() | q.__dict__.keys()) - _INTERNAL):
+    def _attributes(self, p, q, path, shapes) -> None:
+        """Plain attributes; the numbers that go with a parameter of another shape are taken over together with it."""
+        missing, sizes = object(), []
+        tensors = set(_tensor_names(p, q))  # a bias that is None is an attribute in one of the two
+        for name in sorted((p.__dict__.keys() | q.__dict__.keys()) - _INTERNAL - tensors):
             if name.startswith("_cached_"):
                 continue
             u, v = p.__dict__.get(name, missing), q.__dict__.get(name, missing)
+            if name in _HOOKS:  # under numbers that are counted through the process
+                u, v = (list(value.values()) for value in (u, v))
             if isinstance(u, nn.Module) and isinstance(v, nn.Module):
                 if id(u) not in (id(self.a.model),):
                     self.modules(u, v, f"{path}.{name}" if path else name, None)
@@ -223,11 +232,21 @@ class _Walk:
                         self.modules(s, t, f"{path}.{name}[{index}]" if path else f"{name}[{index}]", None)
             if _same(u, v):
                 continue
+            if shapes and all(value is None or isinstance(value, _SIZES) for value in (u, v)):
+                change = functools.partial(_take_attribute, name=name)
+                for difference in shapes:
+                    _accompany(difference, change, p, q, self.pairs)
+                sizes.append((name, u, v))
+                continue
             here = f"{path}.{name}" if path else name
             described = ["absent" if value is missing else _show(value) for value in (u, v)]
             hidden = any(isinstance(value, Tensor | np.ndarray) for value in (u, v))
             cause = "jitter" if "jitter" in name else "state-outside-state-dict" if hidden else "attribute"
             self.add(cause, here, *described, functools.partial(_take_attribute, name=name), p, q)
+        if sizes and len(shapes) > 1:  # one number of mixtures, and so several parameters of another shape
+            (name, u, v), joined = sizes[0], _joined((shapes[0].cause, path), shapes)
+            joined.a, joined.b = f"{name} {_show(u)}", f"{name} {_show(v)}"
+            self.found = [difference for difference in self.found if difference not in shapes] + [joined]
 
     def _children(self, p, q, path, same: bool) -> None:
         priors = getattr(p, "_priors", {}).keys() | getattr(q, "_priors", {}).keys()
@@ -308,7 +327,11 @@ class _Walk:
             if not equal_inputs:
                 self._inputs(inputs, p, q)
             if not equal_targets:
-                cause = "scaled-targets" if _affine(targets[0], targets[1]) else "training-targets"
+                cause = "training-targets"
+                if _rounded(*targets):
+                    cause = "rounded-data"
+                elif not _near(*targets) and _affine(*targets):
+                    cause = "scaled-targets"
                 change = functools.partial(_take_data, part="train_targets")
                 self.add(cause, "train_targets", *map(_show, targets), change, p, q)
 
@@ -353,6 +376,24 @@ class _Swapped:
         return ((q, p, path) for p, q, path in self._pairs)
 
 
+_SIZES = (int, torch.Size, list, tuple)  # ard_num_dims, num_mixtures, grid_sizes
+
+
+def _accompany(difference: Difference, change: Callable, p, q, pairs) -> None:
+    """Let another change go with a difference, in both directions."""
+    forth, back = difference.onto_a, difference.onto_b
+
+    def onto_a(replica: Replica) -> None:
+        forth(replica)
+        change(replica, p, q, pairs)
+
+    def onto_b(replica: Replica) -> None:
+        back(replica)
+        change(replica, q, p, _Swapped(pairs))
+
+    difference.onto_a, difference.onto_b = onto_a, onto_b
+
+
 # Taking over -------------------------------------------------------------------------------------------------------
 
 
@@ -377,8 +418,13 @@ def _take_tensor(replica: Replica, own, other, pairs, *, name: str) -> None:
         container = target.__dict__[kind]
     old = container.get(name)
     if source is None:
-        container[name] = None
+        if name in other.__dict__:
+            container.pop(name, None)
+            target.__dict__[name] = other.__dict__[name]
+        else:
+            container[name] = None
         return
+    target.__dict__.pop(name, None)  # None, where the other has a tensor
     value = source.detach().clone()
     if old is not None:
         value = value.to(device=old.device, dtype=old.dtype if old.is_floating_point() else value.dtype)
@@ -624,6 +670,8 @@ def same_class(c: type, d: type) -> bool:
     """Whether two classes do the same: one class, or two whose own methods have equal code and equal library bases."""
     if c is d:
         return True
+    if c.__module__ == d.__module__ == "torch.nn.utils.parametrize":  # made anew for each module
+        return c.__name__ == d.__name__ and same_class(c.__mro__[1], d.__mro__[1])
     library = ("gpytorch.", "torch.", "builtins", "abc", "linear_operator.")
     bases = [[base for base in cls.__mro__ if base.__module__.startswith(library)] for cls in (c, d)]
     if bases[0] != bases[1] or bases[0][0] in (c, d):
@@ -657,8 +705,10 @@ def _kind_of_value(p, q, name, u, v) -> str:
         return "inducing-points"
     if name == "active_dims":
         return "active-dims"
-    if u is None or v is None or u.shape != v.shape:
-        return "shape"
+    if u is None or v is None:
+        return "structure"
+    if u.shape != v.shape:
+        return "shape" if name in p._parameters else "buffer"
     if name.startswith("randn_weight"):
         return "random-features"
     if not isinstance(p, gpytorch.Module):
@@ -687,8 +737,27 @@ def _kind_of_data(inputs) -> str:
         return "training-inputs"
     if torch.equal(p.sort(-1).values, q.sort(-1).values):
         return "column-order"
+    if all(map(_rounded, *inputs)):
+        return "rounded-data"
+    if _near(p, q):
+        return "training-inputs"
     columns = zip(p.reshape(-1, p.shape[-1]).T, q.reshape(-1, q.shape[-1]).T, strict=True)
     return "scaled-inputs" if all(_affine(s, t) for s, t in columns) else "training-inputs"
+
+
+def _rounded(s: Tensor, t: Tensor) -> bool:
+    """Whether two tensors of one format are the same numbers, but for those of one having passed a coarser format."""
+    formats = [torch.float32, torch.bfloat16, torch.float16] if s.dtype == torch.float64 else [torch.bfloat16]
+    formats += [torch.float16] * (s.dtype == torch.float32)
+    if s.dtype != t.dtype or s.shape != t.shape or s.dtype not in (torch.float64, torch.float32):
+        return torch.equal(s, t)
+    return any(torch.equal(s.to(coarse).to(t), t) or torch.equal(t.to(coarse).to(s), s) for coarse in formats)
+
+
+def _near(s: Tensor, t: Tensor) -> bool:
+    """Whether two data sets differ by less than a thousandth of their spread: no shift or scale that one would see."""
+    s, t = (side.detach().cpu().double() for side in (s, t))
+    return s.shape == t.shape and float((s - t).abs().max()) < 1e-3 * float(s.std(correction=0))
 
 
 def _affine(s: Tensor, t: Tensor) -> bool:
