@@ -145,7 +145,7 @@ def chart(
     families = list(dict.fromkeys(cause.family for cause in given))
     ordered = sorted(given, key=lambda cause: families.index(cause.family))
     rows, heads = _places(ordered)
-    fig, axes = plots.figure(len(formats), width=width, height=0.9 + 0.2 * max(rows), sharey=True, squeeze=False)
+    fig, axes = plots.figure(len(formats), width=width, height=1.1 + 0.175 * max(rows), sharey=True, squeeze=False)
     top = 10 * max(1, *(largest(c, d) for c in ordered for d in formats.values() if d in c.formats))
     for ax, (title, dtype) in zip(axes[0], formats.items(), strict=True):
         for row, cause in zip(rows, ordered, strict=True):
@@ -154,7 +154,7 @@ def chart(
                 _marks(ax, row, measure(cause, dtype), quantities)
         ax.set(title=title, xscale="log", xlim=(_LEFT, top), ylim=(max(rows) + 0.8, -0.8))
         ax.set_xlabel("relative difference")
-        powers = range(-16, 1, 4)
+        powers = range(-15, 1, 5)
         ax.set_xticks(
             [_LEFT, *(10.0**power for power in powers)], ["equal", *(f"$10^{{{power}}}$" for power in powers)]
         )
@@ -168,7 +168,7 @@ def chart(
         axes[0][0].plot([], [], _MARKERS[q], color=_colour(q), markersize=5, label=QUANTITIES[q])[0] for q in quantities
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
-    plots.show(fig, alt=alt, caption=caption)
+    plots.show(fig, alt=alt, caption=caption, colours=32)
 
 
 def _places(causes: list[Cause]) -> tuple[list[float], dict[str, float]]:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from gpytorch import settings
 from gpytorch.constraints import GreaterThan
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import InducingPointKernel, RBFKernel, RFFKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
 from linear_operator.utils.warnings import NumericalWarning
@@ -51,7 +52,12 @@ DOUBLE = (torch.float64,)
 
 
 def points(dtype: torch.dtype, step: int = 12) -> tuple[Tensor, Tensor]:
-    """Inputs in years since 2012 and standardised temperatures of every ``step``-th day."""
+    """Inputs in years since 2012, and standardised temperatures, of every ``step``-th day.
+
+    >>> x, y = points(torch.float32)
+    >>> x.shape, y.dtype
+    (torch.Size([122, 1]), torch.float32)
+    """
     table = load("seattle")
     return table.x[::step].to(dtype), table.standardised[::step].to(dtype)
 
@@ -70,7 +76,22 @@ def gp(
     noise: float = 0.25,
     floor: float = 1e-4,
 ) -> ExactModel:
-    """The common exact GP, of these data or of every twelfth day."""
+    """The common exact GP, of these data or of every twelfth day.
+
+    Args:
+        dtype: its format; hyperparameters are set as tensors of that format.
+        data: inputs in years of shape (n, 1) and targets of shape (n,).
+        lengthscale: in years.
+        outputscale: a variance, in the unit of the targets squared.
+        noise: a variance.
+        floor: the least noise variance that the likelihood allows.
+
+    Raises:
+        ValueError: as :class:`gpbook_utils.models.ExactModel`.
+
+    >>> gp(torch.float64, lengthscale=0.3).covar_module.base_kernel.lengthscale.item()
+    0.3
+    """
     x, y = data or points(dtype)
     model = ExactModel(x, y, ScaleKernel(RBFKernel()), GaussianLikelihood(noise_constraint=GreaterThan(floor)))
     model.covar_module.base_kernel.lengthscale = torch.tensor(lengthscale, dtype=dtype)
@@ -102,6 +123,10 @@ def says(model) -> dict[str, Tensor]:
     return budget.says(model, points(dtype)[0], stars(dtype))
 
 
+def _gaussian(predicted: MultivariateNormal) -> dict[str, Tensor]:
+    return {"covariance": predicted.covariance_matrix.detach(), "mean": predicted.mean.detach()}
+
+
 @contextmanager
 def _quiet():
     """Without the warnings about jitter and clamped variances, where these are what is measured."""
@@ -117,9 +142,7 @@ def _only(side: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
 def sparse_says(model) -> dict[str, Tensor]:
     """What a variational GP of the common data says of the common points: prior and posterior."""
     dtype = model.covar_module.dtype
-    predicted = posterior(model, stars(dtype))
-    prior = prior_covariance(model, points(dtype)[0])
-    return {"prior": prior, "covariance": predicted.covariance_matrix, "mean": predicted.mean}
+    return {"prior": prior_covariance(model, points(dtype)[0]), **_gaussian(posterior(model, stars(dtype)))}
 
 
 # Null controls ------------------------------------------------------------------------------------
@@ -223,8 +246,7 @@ def far_date(dtype: torch.dtype) -> Sides:
     """A date in the year 9999 among those to predict, whose row is then dropped."""
     model, sentinel = gp(dtype), torch.full((1, 1), 7988.0, dtype=dtype)
     alone, together = (posterior(model, x) for x in (stars(dtype), torch.cat([stars(dtype), sentinel])))
-    a, b = ({"covariance": p.covariance_matrix[:40, :40], "mean": p.mean[:40]} for p in (alone, together))
-    return a, b
+    return _gaussian(alone), _gaussian(together[:40])
 
 
 @cause("a Python float assigned", ROUNDING, chapter=2, formats=DOUBLE)
@@ -253,8 +275,7 @@ def _many(dtype: torch.dtype) -> ExactModel:
 
 
 def _covariance(model) -> dict[str, Tensor]:
-    predicted = posterior(model, stars(model.train_targets.dtype))
-    return {"covariance": predicted.covariance_matrix, "mean": predicted.mean}
+    return _gaussian(posterior(model, stars(model.train_targets.dtype)))
 
 
 @cause("801 points, likelihood twice", SETTING, chapter=6)
@@ -533,7 +554,7 @@ def mode(dtype: torch.dtype) -> Sides:
     evaluated = posterior(model, x)
     with torch.no_grad():
         called = model.train()(x)
-    return tuple({"covariance": p.covariance_matrix, "mean": p.mean} for p in (evaluated, called))
+    return _gaussian(evaluated), _gaussian(called)
 
 
 @cause("y for f", PROGRAM, chapter=2)
@@ -569,9 +590,7 @@ def stale(dtype: torch.dtype) -> Sides:
     used.covar_module.base_kernel.lengthscale = torch.tensor(0.25, dtype=dtype)
     with torch.no_grad():
         predicted = used(stars(dtype))
-    right = says(gp(dtype))
-    wrong = {"covariance": predicted.covariance_matrix, "mean": predicted.mean}
-    return _only(right, *wrong), wrong
+    return _only(says(gp(dtype)), "covariance", "mean"), _gaussian(predicted)
 
 
 @cause("a state_dict without the data", PROGRAM, chapter=2)
@@ -582,8 +601,7 @@ def no_data(dtype: torch.dtype) -> Sides:
     loaded.load_state_dict(gp(dtype).state_dict())
     with torch.no_grad():
         predicted = loaded.eval()(stars(dtype))
-    side = {"prior": prior_covariance(loaded, points(dtype)[0])}
-    side |= {"covariance": predicted.covariance_matrix, "mean": predicted.mean}
+    side = {"prior": prior_covariance(loaded, points(dtype)[0]), **_gaussian(predicted)}
     return _only(says(gp(dtype)), *side), side
 
 

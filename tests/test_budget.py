@@ -85,7 +85,7 @@ def test_a_failing_process_is_no_measurement(monkeypatch):
 @pytest.fixture
 def drawn(monkeypatch):
     figures = []
-    monkeypatch.setattr(plots, "show", lambda fig, alt, caption: figures.append(fig))
+    monkeypatch.setattr(plots, "show", lambda fig, **texts: figures.append(fig))
     return figures
 
 
