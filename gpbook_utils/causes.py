@@ -89,8 +89,8 @@ def gp(
     Raises:
         ValueError: as :class:`gpbook_utils.models.ExactModel`.
 
-    >>> gp(torch.float64, lengthscale=0.3).covar_module.base_kernel.lengthscale.item()
-    0.3
+    >>> round(gp(torch.float32, noise=0.5).likelihood.noise.item(), 5)
+    0.5
     """
     x, y = data or points(dtype)
     model = ExactModel(x, y, ScaleKernel(RBFKernel()), GaussianLikelihood(noise_constraint=GreaterThan(floor)))
