@@ -57,19 +57,20 @@ def grid(rows: int, columns: int, *, width: float, height: float) -> tuple[Figur
         return plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
 
 
-def show(fig: Figure, *, alt: str, caption: str) -> None:
+def show(fig: Figure, *, alt: str, caption: str, colours: int = 256) -> None:
     """Display a figure as png with its alternative text, then its caption; close it.
 
     Args:
         fig: the figure.
         alt: what is seen, for readers who can't see it: at least one full sentence.
         caption: what to conclude, in Markdown.
+        colours: in the png's palette; 32 are enough for a chart of marks and text.
 
     Raises:
         ValueError: if ``alt`` or ``caption`` is not a sentence ending with a full stop.
     """
     check_sentences(alt=alt, caption=caption)
-    png, width = encode(fig)
+    png, width = encode(fig, colours=colours)
     display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
     display(Markdown(caption))
 

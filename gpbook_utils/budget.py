@@ -1,0 +1,202 @@
+"""A difference budget: causes of a difference, each measured as two sides that differ in nothing else.
+
+A *cause* is a function of a floating-point format. It returns two sides, each a dictionary of what a model says under
+the names in :data:`QUANTITIES`, and :func:`measure` puts them on the ruler of :mod:`gpbook_utils.compare`. The causes
+of the book are in :mod:`gpbook_utils.causes`; a cause of your own is one more function::
+
+    @cause("a longer lengthscale", "mistake", chapter=1)
+    def longer(dtype):
+        return says(gp(dtype)), says(gp(dtype, lengthscale=0.26))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from gpbook_utils import plots
+from gpbook_utils.compare import compare
+from gpbook_utils.models import marginal_likelihood, posterior, prior_covariance
+
+QUANTITIES = {
+    "prior": "prior K",
+    "covariance": "posterior covariance",
+    "mean": "posterior mean",
+    "likelihood": "log marginal likelihood",
+}
+FORMATS = (torch.float64, torch.float32)
+_LEFT = 1e-19  # where the figures draw an exact zero
+_MARKERS = dict(zip(QUANTITIES, "os^D", strict=True))
+
+Sides = tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause of a difference.
+
+    Attributes:
+        name: what differs, for a figure's row.
+        family: the group that it is drawn in.
+        chapter: the chapter of the book that takes it apart.
+        sides: a function of a format that returns the two sides.
+        formats: those in which the cause exists; a number rounded to float32, say, is none in float32.
+    """
+
+    name: str
+    family: str
+    chapter: int
+    sides: Callable[[torch.dtype], Sides]
+    formats: tuple[torch.dtype, ...] = FORMATS
+
+    def __call__(self, dtype: torch.dtype) -> Sides:
+        """The two sides in a format."""
+        return self.sides(dtype)
+
+
+def cause(name: str, family: str, *, chapter: int, formats: Iterable[torch.dtype] = FORMATS):
+    """Decorate a function of a format that returns two sides, and make it a :class:`Cause`."""
+    return lambda sides: Cause(name, family, chapter, sides, tuple(formats))
+
+
+def says(model, x: Tensor, stars: Tensor) -> dict[str, Tensor]:
+    """What an exact GP says: prior covariance at ``x``, posterior at ``stars``, marginal likelihood of its data."""
+    predicted = posterior(model, stars)
+    with torch.no_grad():
+        return {
+            "prior": prior_covariance(model, x),
+            "covariance": predicted.covariance_matrix,
+            "mean": predicted.mean,
+            "likelihood": marginal_likelihood(model).detach().reshape(1),
+        }
+
+
+@cache
+def measure(cause: Callable[[torch.dtype], Sides], dtype: torch.dtype = torch.float64) -> dict[str, float]:
+    """Relative Frobenius differences of the two sides of a cause, by quantity. Measured once in a process.
+
+    Args:
+        cause: a :class:`Cause`, or a plain function of a format that returns two sides.
+        dtype: the format to measure in.
+
+    Raises:
+        ValueError: if the cause does not exist in that format, or its sides are not two dictionaries of tensors that
+            can be compared, under the same names of :data:`QUANTITIES`.
+
+    >>> K = torch.eye(2)
+    >>> measure(lambda dtype: ({"prior": K.to(dtype)}, {"prior": 2 * K.to(dtype)}))
+    {'prior': 1.0}
+    """
+    if isinstance(cause, Cause) and dtype not in cause.formats:
+        raise ValueError(f"dtype must be a format in which {cause.name!r} exists, one of {cause.formats}; got {dtype}")
+    if not callable(cause):
+        raise ValueError(f"cause must be a function of a format; got {cause!r}")
+    sides = cause(dtype)
+    if not isinstance(sides, tuple) or len(sides) != 2 or not all(isinstance(side, dict) for side in sides):
+        raise ValueError(f"a cause must return two dictionaries; {_name(cause)} returned {type(sides).__name__}")
+    a, b = sides
+    if not a or a.keys() != b.keys() or not a.keys() <= QUANTITIES.keys():
+        raise ValueError(
+            f"the two sides of {_name(cause)} must have the same names among {', '.join(QUANTITIES)}; "
+            f"got {sorted(a)} and {sorted(b)}"
+        )
+    return {quantity: compare(a[quantity], b[quantity]).relative for quantity in QUANTITIES if quantity in a}
+
+
+def largest(cause: Callable[[torch.dtype], Sides], dtype: torch.dtype = torch.float64) -> float:
+    """The largest of the differences that :func:`measure` finds, over all quantities."""
+    return max(measure(cause, dtype).values())
+
+
+def chart(
+    causes: Iterable[Cause],
+    *,
+    alt: str,
+    caption: str,
+    formats: dict[str, torch.dtype] | None = None,
+    quantities: Iterable[str] = tuple(QUANTITIES),
+    width: float = 7.4,
+) -> None:
+    """Draw causes on one logarithmic axis, a row each, by family; a panel for each format, a mark for each quantity.
+
+    An exact zero is drawn hollow at the left edge, which is labelled "equal".
+
+    Args:
+        causes: the rows; a family keeps the place of its first member.
+        alt: as in :func:`gpbook_utils.plots.show`.
+        caption: as in :func:`gpbook_utils.plots.show`.
+        formats: titles of the panels and their formats; by default float64 and float32.
+        quantities: those that are drawn.
+        width: of the figure, in inches.
+
+    Raises:
+        ValueError: if there is no cause, or a quantity is unknown.
+    """
+    given, quantities = list(causes), list(quantities)
+    formats = formats or {"float64": torch.float64, "float32": torch.float32}
+    if not given:
+        raise ValueError("causes is empty: name at least one")
+    if unknown := set(quantities) - QUANTITIES.keys():
+        raise ValueError(f"quantities must be among {', '.join(QUANTITIES)}; got {sorted(unknown)}")
+    families = list(dict.fromkeys(cause.family for cause in given))
+    ordered = sorted(given, key=lambda cause: families.index(cause.family))
+    rows, heads = _places(ordered)
+    fig, axes = plots.figure(len(formats), width=width, height=1.1 + 0.175 * max(rows), sharey=True, squeeze=False)
+    top = 10 * max(1, *(largest(c, d) for c in ordered for d in formats.values() if d in c.formats))
+    for ax, (title, dtype) in zip(axes[0], formats.items(), strict=True):
+        for row, cause in zip(rows, ordered, strict=True):
+            ax.axhline(row, color=plots.GREY, linewidth=0.4, alpha=0.4, zorder=0)
+            if dtype in cause.formats:
+                _marks(ax, row, measure(cause, dtype), quantities)
+        ax.set(title=title, xscale="log", xlim=(_LEFT, top), ylim=(max(rows) + 0.8, -0.8))
+        ax.set_xlabel("relative difference")
+        powers = range(-15, 1, 5)
+        ax.set_xticks(
+            [_LEFT, *(10.0**power for power in powers)], ["equal", *(f"$10^{{{power}}}$" for power in powers)]
+        )
+        ax.minorticks_off()
+        ax.tick_params(axis="y", length=0, pad=8)
+        ax.spines["left"].set_visible(False)
+    axes[0][0].set_yticks([*rows, *heads.values()], [*(c.name for c in ordered), *heads], fontsize=9)
+    for label in axes[0][0].get_yticklabels()[len(rows) :]:
+        label.set_fontweight("bold")
+    handles = [
+        axes[0][0].plot([], [], _MARKERS[q], color=_colour(q), markersize=5, label=QUANTITIES[q])[0] for q in quantities
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    plots.show(fig, alt=alt, caption=caption, colours=32)
+
+
+def _places(causes: list[Cause]) -> tuple[list[float], dict[str, float]]:
+    """The height of each row, and of the heading above each family."""
+    rows, heads, height = [], {}, 0.0
+    for cause in causes:
+        if cause.family not in heads:
+            heads[cause.family] = height
+            height += 1
+        rows.append(height)
+        height += 1
+    return rows, heads
+
+
+def _marks(ax, row: float, found: dict[str, float], quantities: list[str]) -> None:
+    for quantity in quantities:
+        if quantity in found:
+            value, colour = found[quantity], _colour(quantity)
+            face = colour if value else "white"
+            ax.plot(
+                max(value, _LEFT), row, _MARKERS[quantity], color=colour, markerfacecolor=face, markersize=5,
+                clip_on=False,
+            )  # fmt: skip
+
+
+def _colour(quantity: str) -> str:
+    return plots.PALETTE[list(QUANTITIES).index(quantity)]
+
+
+def _name(cause) -> str:
+    return repr(getattr(cause, "name", getattr(cause, "__name__", "the cause")))
