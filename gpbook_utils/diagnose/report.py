@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from gpbook_utils.compare import Comparison, compare, unit_roundoff
+from gpbook_utils.compare import MORE, Comparison, compare, unit_roundoff
 from gpbook_utils.diagnose.causes import CAUSES, ROOTS
 from gpbook_utils.diagnose.guard import made_errors
 from gpbook_utils.diagnose.readings import CALLS, MEAN, Reading, Rounding, Subject, distance
@@ -141,33 +141,38 @@ class Report:
 
     def _repr_html_(self) -> str:
         escape = html.escape
-        head = f"<caption>{escape(self.title)}: {escape(self.verdict)}</caption>"
-        parts = [f'<table class="gp-table">{head}']
-        if self.findings:
-            names = ("", "cause", "where", "a", "b", "moves (relative)", "explanation", "remedy", "chapter")
-            parts.append("<thead><tr>" + "".join(f'<th scope="col">{name}</th>' for name in names) + "</tr></thead>")
-            parts.append("<tbody>")
-            for row, f in zip(self._rows(), self.findings, strict=True):
-                cells = [*row[1:], f.explanation, f.remedy, str(f.chapter)]
-                parts.append(
-                    f'<tr><th scope="row">{row[0]}</th>'
-                    + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-                    + "</tr>"
-                )
-            parts.append("</tbody>")
-        parts.append("</table>")
-        if self.quantities:
-            rows = "".join(
-                f'<tr><th scope="row">{escape(name)}</th><td>{escape(_reading(q.before))}</td>'
-                f"<td>{escape(_reading(q.after))}</td></tr>"
-                for name, q in self.quantities.items()
-            )
+        parts = [f'<p class="gp-heard">{escape(self.title)}: <strong>{escape(self.verdict)}</strong></p>']
+        for number, f in enumerate(self.findings, 1):
+            where = f"<code>{escape(f.where)}</code>" if f.where else "the model as a whole"
+            why = f"{f.explanation} (chapter {f.chapter})"
+            rows = (("a", f.a), ("b", f.b), ("moves", _sizes(f.effect)), ("why", why), ("remedy", f.remedy))
+            details = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows if text)
             parts.append(
-                '<table class="gp-table"><thead><tr><th scope="col">quantity</th><th scope="col">before</th>'
-                f'<th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>'
+                f'<div class="gp-finding"><strong>{number}. {escape(f.cause)}</strong> at {where}'
+                f'<dl class="gp-measured">{details}</dl></div>'
             )
-        parts += [f"<p>{escape(text)}</p>" for text in (self._level(), *self.notes)]
-        return "".join(parts)
+        if self.quantities:
+            names = ("quantity", "difference", *(("afterwards",) if self.findings else ()), "rounding explains")
+            parts.append(
+                '<table class="gp-table"><thead><tr>'
+                + "".join(f'<th scope="col" style="text-align: left">{name}</th>' for name in names)
+                + "</tr></thead><tbody>"
+                + "".join(self._row(name, quantity) for name, quantity in self.quantities.items())
+                + "</tbody></table>"
+            )
+        dtype = str(self.rounding.dtype).removeprefix("torch.")
+        said = f"Relative differences; {dtype}, condition number {self.rounding.condition_number:.1e}."
+        parts += [f'<p class="gp-aside">{escape(text)}</p>' for text in (said, *self.notes)]
+        return f'<div class="gp-report">{"".join(parts)}</div>'
+
+    def _row(self, name: str, quantity: Quantity) -> str:
+        cells = [_short(quantity.before), *([_short(quantity.after)] if self.findings else []), f"{quantity.level:.1e}"]
+        left = ' style="text-align: left"'  # JupyterLab sets table cells flush right
+        return (
+            f'<tr><th scope="row"{left}>{html.escape(name)}</th>'
+            + "".join(f"<td{left}>{html.escape(cell)}</td>" for cell in cells)
+            + "</tr>"
+        )
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         # In a notebook the plain text is compared between machines, so it carries causes and no digits.
@@ -240,6 +245,13 @@ def _reading(comparison: Comparison | str) -> str:
     if isinstance(comparison, str) or comparison.equal:
         return str(comparison)
     return f"{comparison.verdict}: relative {comparison.relative:.1e}"
+
+
+def _short(comparison: Comparison | str) -> str:
+    """The same in a table that shows the level of rounding beside it."""
+    if isinstance(comparison, str) or comparison.equal:
+        return str(comparison)
+    return f"{comparison.relative:.1e}" + ("" if comparison.verdict == MORE else ", rounding")
 
 
 def _sizes(sizes: dict[str, float]) -> str:
