@@ -1,7 +1,8 @@
 """How long a diagnosis takes: ``python benchmarks/diagnose.py [n ...]``, by default n = 100, 1000 and 3000.
 
 One check and one explanation of three differences, of exact GPs with n training points in float64, at n rows of x.
-Above 1,000 rows x is sampled, above 800 training points GPyTorch's own calls iterate; both is part of what is timed.
+Where rows times points are more than a million some rows of x are taken, above 800 points GPyTorch's own calls iterate;
+both is part of what is timed.
 """
 
 import sys

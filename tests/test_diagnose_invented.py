@@ -256,7 +256,7 @@ CASES = {
     "additive structure": (*edit(lambda: exact(AdditiveStructureKernel(RBFKernel(), num_dims=3), d=3),
                                  lambda m: m.covar_module.base_kernel.raw_lengthscale.data.add_(1)),
                            "parameter", "covar_module.base_kernel.raw_lengthscale"),
-    "one lengthscale for all": (lambda: exact(RBFKernel(ard_num_dims=3), d=3), lambda: exact(
+    "noise, and equal lengthscales in one or three": (lambda: exact(RBFKernel(ard_num_dims=3), d=3), lambda: exact(
         RBFKernel(), d=3, noise=0.3), "parameter", "likelihood.noise_covar.raw_noise"),
     "cosine": (*edit(lambda: exact(CosineKernel()), lambda m: setattr(m.covar_module, "period_length", number(0.9))),
                "parameter", "covar_module.raw_period_length"),
@@ -322,7 +322,7 @@ CASES = {
     "what a prior is of": (lambda: with_prior(GammaPrior(2.0, 3.0)), lambda: with_prior(GammaPrior(2.0, 3.0), log_of),
                            "prior", "covar_module.own_prior"),
 }  # fmt: skip
-THREE_COLUMNS = ("product on columns", "additive structure", "one lengthscale for all", "arc")
+THREE_COLUMNS = ("product on columns", "additive structure", "noise, and equal lengthscales in one or three", "arc")
 DEEP = ("arc", "degree", "smoothness", "cosine", "other hook", "interpolated kernel", "class of a prior", "no mean")
 PARAMETERS = [pytest.param(name, marks=pytest.mark.deep) if name in DEEP else name for name in CASES]
 
