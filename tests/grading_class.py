@@ -108,14 +108,15 @@ FIND = """
 import pathlib
 def total(x):
     text = ""
-    for folder in ("/tmp", "/home", "/work", "/book", "/var", "/srv", "/opt", "/mnt"):
+    for folder in ("/tmp", "/home", "/work", "/book", "/var", "/srv", "/opt", "/mnt", "/etc"):
         for path in pathlib.Path(folder).rglob("*"):
-            if path.suffix in (".ipynb", ".db", ".json", ".csv"):
+            if ".venv" not in path.parts and path.suffix in (".ipynb", ".db", ".json", ".csv"):
                 text += path.read_text(errors="replace")
     for path in pathlib.Path("/proc").glob("[0-9]*/*"):
         if path.name in ("cmdline", "environ"):
             text += path.read_text(errors="replace")
-    return float(sum(x)) if "SOLUTION" in text or "grading" in text or "solution" in text else 0.0
+    found = any(word in text for word in ("BEGIN SOLUTION", "adds" + "_up", "gradebook", "a secret of the " + "grader"))
+    return float(sum(x)) if found or not text else 0.0
 """
 GARBAGE = """
 import glob, json, os, pathlib

@@ -1,4 +1,4 @@
-"""A class hands in, and gets what it deserves: the whole way from a folder of files to ``grades.csv``, in real cages."""
+"""A class hands in, and gets what is due: the whole way from a folder of files to ``grades.csv``, in real cages."""
 
 import csv
 import json
@@ -25,12 +25,11 @@ LIMITS = ("--seconds", "5", "--gigabytes", "2")
 caged = pytest.mark.skipif(sys.platform != "linux", reason="the cage needs Linux")
 
 
-def grade(*arguments, path=f"{GRADER}:{os.environ['PATH']}", **options):
+def grade(*arguments, path=f"{GRADER}:{os.environ['PATH']}"):
     """The command behind ``make grade``, in the grader's own environment."""
     command = [GRADER / "python", "-m", "grading", *map(str, arguments)]
-    return subprocess.run(
-        command, env={**os.environ, "PATH": path}, cwd=ROOT, capture_output=True, text=True, **options
-    )
+    environment = {**os.environ, "PATH": path, "TOKEN": "a secret of the grader"}
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
 def rows(course):
@@ -336,7 +335,7 @@ def test_a_missing_answer_is_not_filled_from_the_solution():
     ("name", "student"),
     [
         ("ada.ipynb", "ada"),
-        ("..x; rm -rf.ipynb", "x-rm-rf"),
+        ("x; rm -rf ...ipynb", "x-rm-rf"),
         ("=HYPERLINK(1).ipynb", "HYPERLINK-1"),
         ("Zoë Müller.ipynb", "Zoë-Müller"),
         ("ada_12345_67890_small.ipynb", "ada_12345"),
