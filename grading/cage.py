@@ -84,7 +84,10 @@ def kernel(files: list[Path], sockets: str | Path, limits: watch.Limits, environ
     with watch.limited(limits) as (enter, watched):
         launch = [str(PYTHON), "-m", "ipykernel_launcher", "-f", connection]
         command = [*_walls(Path(sockets), files, environment), *limits.command, *launch]
-        process = subprocess.Popen([*enter, *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        # Nothing of the grader's environment: the kernel can read that of the process that made its cage.
+        process = subprocess.Popen(
+            [*enter, *command], env={"PATH": os.defpath}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         client = BlockingKernelClient(connection_file=connection)
         try:
             watched(process)
@@ -156,7 +159,7 @@ def _walls(sockets: Path, files=(), environment=None) -> list[str]:
     walls += ["--ro-bind", str(ROOT / "gpbook_utils"), "/book/gpbook_utils"]
     for path in files:
         walls += ["--ro-bind", str(path), f"/work/{path.name}"]
-    walls += ["--bind", str(sockets), str(sockets), "--chdir", "/work"]
+    walls += ["--bind", str(sockets), str(sockets), "--remount-ro", "/", "--chdir", "/work"]
     for name, value in {**_ENVIRONMENT, **(environment or {})}.items():
         walls += ["--setenv", name, value]
     return walls

@@ -45,6 +45,7 @@ def run(notebook, files: list[Path], sockets: str, limits: watch.Limits, environ
     """
     code = {number: cell for number, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
     left_out: dict[int, str] = {}
+    said = []
     end = time.monotonic() + limits.total
     for _ in range(ATTEMPTS):
         stopped = _attempt(code, left_out, end, lambda: cage.kernel(files, sockets, limits, environment), limits)
@@ -52,6 +53,7 @@ def run(notebook, files: list[Path], sockets: str, limits: watch.Limits, environ
             break
         number, why = stopped
         left_out[number] = why
+        said.append(f"{_name(code[number], number)} {why}")
         question = [n for n, cell in code.items() if _question(cell) == _question(code[number]) is not None]
         if sum(n in left_out for n in question) == STRIKES:
             left_out |= {n: "was left out after the others of its question" for n in question if n not in left_out}
@@ -59,7 +61,6 @@ def run(notebook, files: list[Path], sockets: str, limits: watch.Limits, environ
             code[n].outputs = [new_output("error", ename="Stopped", evalue=left_out[n], traceback=[left_out[n]])]
         if time.monotonic() > end:
             break
-    said = [f"{_name(code[number], number)} {why}" for number, why in sorted(left_out.items())]
     if time.monotonic() > end:
         said.append(f"the submission took longer than {limits.total:.0f} s; what came after has no marks")
     elif stopped is not None:

@@ -32,6 +32,7 @@ from nbgrader.preprocessors import (
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
+from gpbook_utils import answers
 from grading import notebooks
 
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
@@ -49,6 +50,8 @@ class AttachRun(NbGraderPreprocessor):
             if cell.cell_type != "code":
                 continue
             cell.outputs = ran.outputs
+            for output in cell.outputs:
+                output.get("data", {}).pop(answers.MIME, None)
             if mark := saved["marks"].get(notebooks.grade_id(cell)):
                 cell.metadata["gpbook"] = {"score": mark["score"]}
                 cell.outputs = [new_output("stream", name="stdout", text=mark["why"])]
@@ -146,11 +149,12 @@ class Course:
 _CONFIG = """\
 # Written by `make grade`. nbgrader reads it here, also behind the buttons of its pages.
 import sys
+from pathlib import Path
 
 c = get_config()
 c.Autograde.autograde_preprocessors = []  # should the next line fail: nothing is executed outside of the cage
 sys.path.insert(0, {book!r})
 from grading.gradebook import configure
 
-configure(c, ".")
+configure(c, Path(__file__).resolve().parent)
 """
