@@ -34,7 +34,7 @@ def source():
             "import numpy as np\nfrom gpbook_utils.answers import answer", metadata=special("imports", locked=True)
         ),
         new_code_cell(
-            f"def total(x):\n    ### BEGIN SOLUTION\n    {SECRET} = np.sum(x)\n    return {SECRET}\n    ### END SOLUTION",
+            f"def total(x):\n    ### BEGIN SOLUTION\n    {SECRET} = x.sum()\n    return {SECRET}\n    ### END SOLUTION",
             metadata=special("q1", solution=True),
         ),
         new_code_cell("assert total(np.ones(3)) == 3", metadata=special("q1_check", locked=True)),
@@ -131,8 +131,8 @@ PICKLE = """
 import gpbook_utils.answers as module
 from IPython.display import display
 class Evil:
-    def __reduce__(self): return (open, ("/tmp/evil", "w"))
-import base64, pickle
+    def __reduce__(self): return (os.system, ("touch /tmp/evil",))
+import base64, os, pickle
 evil = base64.b64encode(pickle.dumps(Evil())).decode()
 module.encode = lambda value: {"dtype": "object", "shape": [], "values": evil}
 def total(x):
