@@ -63,7 +63,7 @@ def grade(
         course.add_assignment(name, assignment.path)
         new = [one for one in handed_in if not _is_done(course, assignment, one)]
         if handed_in:
-            log.info("%s: %d handed in, %d of them new", name, len(handed_in), len(new))
+            log.info("%s: %d handed in, %d to run", name, len(handed_in), len(new))
         if new:
             assignment.solve()
             _run(course, assignment, new, jobs or _places(limits))
@@ -183,10 +183,18 @@ def main(argv=None) -> int:
     parser.add_argument("assignment", help="the name of the assignment (A=...)")
     parser.add_argument("submissions", nargs="?", help="folder with a notebook, zip or folder for each student")
     parser.add_argument("--course", default=cage.ROOT / "course", help="where gradebook and results are kept")
+    parser.add_argument("--assignments", default=assignments.FOLDER, help="where the assignments are")
+    parser.add_argument("--seconds", type=float, default=watch.Limits.cell, help="what one cell may take")
+    parser.add_argument(
+        "--gigabytes", type=float, default=watch.Limits.memory / 2**30, help="of memory for a submission"
+    )
     options = parser.parse_args(argv)
+    limits = watch.Limits(cell=options.seconds, memory=int(options.gigabytes * 2**30))
     started = time.monotonic()
     try:
-        grades = grade(options.assignment, options.submissions or None, options.course)
+        grades = grade(
+            options.assignment, options.submissions, options.course, source=options.assignments, limits=limits
+        )
     except (assignments.Refused, cage.NoCage, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -82,6 +82,8 @@ def configure(config: Config, root: str | Path) -> None:
     config.ClearSolutions.code_stub = {"python": STUB}
     config.Autograde.sanitize_preprocessors = [OverwriteCells, CheckCellMetadata]
     config.Autograde.autograde_preprocessors = [AttachRun, SaveMarks, SanitizeHTML, CheckCellMetadata]
+    # A student's HTML could otherwise press the buttons of the page on which a person marks it.
+    config.SanitizeHTML.enabled = True
     # Students see that there was a hidden cell, what they had for it and why, and not its inputs.
     config.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, CSSHTMLHeaderPreprocessor]
 

@@ -34,7 +34,7 @@ def source():
             "import numpy as np\nfrom gpbook_utils.answers import answer", metadata=special("imports", locked=True)
         ),
         new_code_cell(
-            f"def total(x):\n    ### BEGIN SOLUTION\n    {SECRET} = np.sum(x)\n    return {SECRET}\n    ### END SOLUTION",
+            f"def total(x):\n    ### BEGIN SOLUTION\n    {SECRET} = x.sum()\n    return {SECRET}\n    ### END SOLUTION",
             metadata=special("q1", solution=True),
         ),
         new_code_cell("assert total(np.ones(3)) == 3", metadata=special("q1_check", locked=True)),
@@ -108,14 +108,15 @@ FIND = """
 import pathlib
 def total(x):
     text = ""
-    for folder in ("/tmp", "/home", "/work", "/book", "/var", "/srv", "/opt", "/mnt"):
+    for folder in ("/tmp", "/home", "/work", "/book", "/var", "/srv", "/opt", "/mnt", "/etc"):
         for path in pathlib.Path(folder).rglob("*"):
-            if path.suffix in (".ipynb", ".db", ".json", ".csv"):
+            if ".venv" not in path.parts and path.suffix in (".ipynb", ".db", ".json", ".csv"):
                 text += path.read_text(errors="replace")
     for path in pathlib.Path("/proc").glob("[0-9]*/*"):
         if path.name in ("cmdline", "environ"):
             text += path.read_text(errors="replace")
-    return float(sum(x)) if "SOLUTION" in text or "grading" in text or "solution" in text else 0.0
+    found = any(word in text for word in ("BEGIN SOLUTION", "adds" + "_up", "gradebook", "a secret of the " + "grader"))
+    return float(sum(x)) if found or not text else 0.0
 """
 GARBAGE = """
 import glob, json, os, pathlib
@@ -131,8 +132,8 @@ PICKLE = """
 import gpbook_utils.answers as module
 from IPython.display import display
 class Evil:
-    def __reduce__(self): return (open, ("/tmp/evil", "w"))
-import base64, pickle
+    def __reduce__(self): return (os.system, ("touch /tmp/evil",))
+import base64, os, pickle
 evil = base64.b64encode(pickle.dumps(Evil())).decode()
 module.encode = lambda value: {"dtype": "object", "shape": [], "values": evil}
 def total(x):
