@@ -13,6 +13,7 @@ import io
 import re
 import sys
 import zipfile
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,8 @@ STUBS = {"code": ["# YOUR CODE HERE", "raise NotImplementedError()"], "markdown"
 _MARKER = re.compile(f"(BEGIN|END) ({SOLUTION}|{HIDDEN})")
 # What looks like a marker and is none, such as "### BEGIN SOLTION" or "# end hidden tests": its region would go out.
 _LEFT_OVER = re.compile(
-    r"(?:BEGIN|END)\s+(?:SOLUTION|HIDDEN|MARK)|^\s*#+\s*(?:BEGIN|END)\b|^\s*#+\s*(?i:begin|end)\s+(?i:solution|hidden|mark)",
-    re.MULTILINE,
+    r"(?:BEGIN|END)\s+(?:SOLUTION|HIDDEN|MARK)|^\s*#+\s*(?:BEGIN|END)\b"
+    r"|^\s*#+\s*(?i:begin|end)\s+(?i:solution|hidden|mark)"
 )
 _PUBLIC_METADATA = {"nbgrader", "tags"}  # of a cell; anything else might say too much
 
@@ -52,7 +53,7 @@ You need Python 3.11, 3.12 or 3.13 on Linux or macOS. In this folder, make an en
     source .venv/bin/activate
     python -m pip install -r requirements.txt
 
-On Linux, add  --extra-index-url https://download.pytorch.org/whl/cpu  to the last line to take the small CPU build of
+On Linux, add  --extra-index-url {cpu_index}  to the last line to take the small CPU build of
 PyTorch. No assignment needs a GPU.
 
 Then, and whenever you come back:
@@ -66,6 +67,7 @@ cells as they are; you may add cells of your own. Keep {name}.ipynb in this fold
 To hand in: choose Kernel, then Restart Kernel and Run All Cells. A question that you leave out stops the run; go on
 with the cells after it by hand. Save, and submit {name}.ipynb, under this name, the way your course asks for.
 """
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 class HandoutError(ValueError):
@@ -87,6 +89,10 @@ class Facts:
     minutes: str
     points: float
     automatic: float
+
+    def __str__(self) -> str:
+        minutes = f"{self.minutes} minutes, " if self.minutes else ""
+        return f"{minutes}{self.points:g} points, {self.automatic:g} of them marked by machine"
 
 
 def names(assignments: str | Path = ASSIGNMENTS) -> list[str]:
@@ -188,7 +194,7 @@ def contents(name: str, assignments: str | Path = ASSIGNMENTS) -> dict[str, byte
     title = facts(student).title or name
     files = {
         f"{name}.ipynb": (nbformat.writes(student).rstrip("\n") + "\n").encode(),
-        "README.txt": README.format(name=name, title=title, line="=" * len(title)).encode(),
+        "README.txt": README.format(name=name, title=title, line="=" * len(title), cpu_index=CPU_INDEX).encode(),
         "requirements.txt": requirements((BOOK / "requirements.txt").read_text(encoding="utf-8")).encode(),
         "LICENSE": (BOOK / "LICENSE").read_bytes(),
     }
@@ -207,8 +213,8 @@ def contents(name: str, assignments: str | Path = ASSIGNMENTS) -> dict[str, byte
     return {f"{name}/{within}": files[within] for within in sorted(files)}
 
 
-def requirements(text: str) -> str:
-    r"""The lines of the book's ``requirements.txt`` that a student needs: to compute, and to open a notebook.
+def requirements(text: str, tools: Iterable[str] = TOOLS) -> str:
+    r"""The lines of the book's ``requirements.txt`` that a student needs: to compute, and ``tools`` beside.
 
     >>> requirements("# The mathematics\ntorch==2 # arrays\n\n# Notebooks\nnbval==1\nipykernel==7\n")
     'torch==2 # arrays\nipykernel==7\n'
@@ -217,7 +223,7 @@ def requirements(text: str) -> str:
     for line in text.splitlines():
         if line.startswith("#"):
             section = line.lstrip("# ")
-        elif line and (section in SECTIONS or re.split("[=<>~ ]", line)[0] in TOOLS):
+        elif line and (section in SECTIONS or re.split("[=<>~ ]", line)[0] in tools):
             kept.append(line + "\n")
     return "".join(kept)
 
@@ -241,18 +247,43 @@ def write_zip(name: str, folder: str | Path, assignments: str | Path = ASSIGNMEN
     return target
 
 
+def write_all(folder: str | Path, assignments: str | Path = ASSIGNMENTS) -> None:
+    """Write the students' files of all assignments into ``folder``, as a branch for Binder and others holds them.
+
+    Such services see one repository: its requirements are those of Binder, which brings its own Jupyter.
+
+    Raises:
+        HandoutError: if an assignment can't be released.
+    """
+    everything = {path: content for name in names(assignments) for path, content in contents(name, assignments).items()}
+    needed = requirements((BOOK / "requirements.txt").read_text(encoding="utf-8"), tools=())
+    everything["requirements.txt"] = f"--extra-index-url {CPU_INDEX}\n{needed}".encode()
+    everything["runtime.txt"] = b"python-3.11\n"
+    everything["README.md"] = (
+        b"The students' versions of the book's assignments. Written by a program, on each change.\n"
+    )
+    for path, content in everything.items():
+        target = Path(folder) / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the zip of one assignment and say what is inside. Exit status 1 if it can't be released, 2 if unknown."""
     parser = argparse.ArgumentParser(prog="python -m gpbook_utils.handouts", description=main.__doc__)
     parser.add_argument("name", nargs="?", default="", help="the assignment; lists them if left out")
     parser.add_argument("--folder", default="_build/assignments", help="where the zip goes (default: %(default)s)")
+    parser.add_argument("--all", metavar="BRANCH", help="write all, unpacked, into this folder instead")
     parser.add_argument("--assignments", default=ASSIGNMENTS, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if not options.name:
-        for name in names(options.assignments):
-            print(name)
-        return 0
     try:
+        if options.all:
+            write_all(options.all, options.assignments)
+            return 0
+        if not options.name:
+            for name in names(options.assignments):
+                print(f"{name:20} {facts(load(name, options.assignments)).title}")
+            return 0
         path = write_zip(options.name, options.folder, options.assignments)
     except HandoutError as error:
         print(error, file=sys.stderr)
@@ -281,7 +312,7 @@ def _release(cell: NotebookNode) -> None:
     cell.source, regions = _without_regions(cell.source, STUBS.get(cell.cell_type, []))
     marked = grade and not solution
     answers = re.search(r"^[^#\n]*\banswer\(", cell.source, re.MULTILINE)
-    left = _LEFT_OVER.search(cell.source)
+    left = next(filter(_LEFT_OVER.search, cell.source.splitlines()), "")
     for is_wrong, needed in (
         (cell.get("outputs") or cell.get("execution_count"), "stores outputs or an execution count; clear them"),
         (
@@ -292,7 +323,7 @@ def _release(cell: NotebookNode) -> None:
         (HIDDEN in regions and not marked, f"holds {HIDDEN.lower()}; it has to be graded, and no solution"),
         (grade and "points" not in cell.metadata.nbgrader, 'is graded; set "points" in its nbgrader metadata'),
         (marked and not answers and HIDDEN not in regions, f"is graded; it needs {HIDDEN.lower()} or a call of answer"),
-        (left, f"would keep {left and left[0].strip()!r}; correct the marker, or reword the line"),
+        (left, f"would keep {left.strip()!r}; correct the marker, or reword the line"),
         (solution and "(attachment:" in cell.source, "shows an attachment, which goes; show it in the question's cell"),
     ):
         if is_wrong:
