@@ -4,6 +4,7 @@ Title, goals, time and points are those of the student's notebook, read while th
 anything else than what the student gets. ``{handout} NAME`` is one assignment, ``{handouts}`` the list of all.
 """
 
+import html
 import os
 from pathlib import Path
 from urllib.parse import quote, urlencode
@@ -30,56 +31,51 @@ def service_links(name: str, repository: str, hub: str = "") -> dict[str, str]:
         name: the assignment.
         repository: ``https://host/owner/name``; without it no service can find the notebook.
         hub: address of a JupyterHub with nbgitpuller; without it the form that makes such links is named instead.
-
-    >>> service_links("audit", "")
-    {}
-    >>> service_links("audit", "https://github.com/o/n")["Colab"]
-    'https://colab.research.google.com/github/o/n/blob/handouts/audit/audit.ipynb'
-    >>> service_links("audit", "https://github.com/o/n")["Binder"]
-    'https://mybinder.org/v2/gh/o/n/handouts?labpath=audit%2Faudit.ipynb'
-    >>> service_links("audit", "https://e.org/o/n", "https://hub.e.org")  # doctest: +NORMALIZE_WHITESPACE
-    {'Binder': 'https://mybinder.org/v2/git/https%3A%2F%2Fe.org%2Fo%2Fn/handouts?labpath=audit%2Faudit.ipynb',
-     'JupyterHub': 'https://hub.e.org/hub/user-redirect/git-pull?repo=https%3A%2F%2Fe.org%2Fo%2Fn&branch=handouts&urlpath=lab%2Ftree%2Fn%2Faudit%2Faudit.ipynb'}
     """
     if not repository:
         return {}
     notebook = f"{name}/{name}.ipynb"
-    on_github = repository.removeprefix("https://github.com/")
-    elsewhere = on_github == repository
-    source = f"git/{quote(repository, safe='')}" if elsewhere else f"gh/{on_github}"
+    on_github = repository.startswith("https://github.com/")
+    path = repository.removeprefix("https://github.com/")
+    source = f"gh/{path}" if on_github else f"git/{quote(repository, safe='')}"
     pull = {"repo": repository, "branch": BRANCH, "urlpath": f"lab/tree/{repository.rpartition('/')[2]}/{notebook}"}
     links = {
         "Binder": f"https://mybinder.org/v2/{source}/{BRANCH}?labpath={quote(notebook, safe='')}",
         "JupyterHub": (f"{hub}/hub/user-redirect/git-pull" if hub else GENERATOR) + "?" + urlencode(pull),
     }
-    if not elsewhere:
-        links["Colab"] = f"https://colab.research.google.com/github/{on_github}/blob/{BRANCH}/{notebook}"
+    if on_github:
+        links["Colab"] = f"https://colab.research.google.com/github/{path}/blob/{BRANCH}/{notebook}"
     return links
+
+
+def link(words: str, address: str, more: str = "") -> str:
+    """A link as HTML: of one in Markdown, MyST would escape the address twice."""
+    return f'<a href="{html.escape(address)}"{more}>{words}</a>'
 
 
 def how_to_get(name: str, repository: str, hub: str, to_top: str) -> str:
     """The part of a page that says where the notebook is, in Markdown; ``to_top`` leads to the book's top folder."""
-    file = f"{name}.zip"
+    download = link(f"{name}.zip", f"{to_top}assignments/{name}.zip", " download")
+    links = service_links(name, repository, hub)
     text = [
         "## Get the notebook",
-        f'Download <a href="{to_top}assignments/{file}" download>{file}</a>. It holds the notebook, the package '
-        "`gpbook_utils`, the requirements, and a README that says how to start and how to hand in.",
+        f"Download {download}. It holds the notebook, the package `gpbook_utils`, the requirements, and a README that "
+        "says how to start and how to hand in.",
     ]
-    links = service_links(name, repository, hub)
-    if "Binder" in links:
-        text.append(
-            f"Without an installation: [open it in Binder]({links['Binder']}), and download it when you are done."
-        )
-    if "JupyterHub" in links:
-        words = "open it on the course's JupyterHub" if hub else "make a link for a JupyterHub with nbgitpuller"
-        text.append(f"On a hub: [{words}]({links['JupyterHub']}).")
+    if links:
+        at_hub = "open it on the course's hub" if hub else "make a link for it"
+        text += [
+            f"- Binder needs no installation: {link('open it in Binder', links['Binder'])}, and download it before you "
+            "leave, since Binder keeps nothing.",
+            f"- A JupyterHub with nbgitpuller fetches it: {link(at_hub, links['JupyterHub'])}.",
+        ]
     if "Colab" in links:
-        text.append(
-            f"In Colab: [open it]({links['Colab']}), and run this in a new first cell, since Colab opens the notebook "
-            "alone. If Colab then asks for a restart, restart and run the cell again.\n\n"
-            f"```python\n!git clone -q --depth 1 -b {BRANCH} {repository} /content/{BRANCH}\n"
-            f"%cd /content/{BRANCH}/{name}\n%pip install -q -r requirements.txt\n```"
-        )
+        text += [
+            f"- Colab opens the notebook alone: {link('open it in Colab', links['Colab'])}, and run this in a new "
+            "first cell. If Colab then asks for a restart, restart and run the cell again.",
+            f"```text\n!git clone -q --depth 1 -b {BRANCH} {repository} /content/{BRANCH}\n"
+            f"%cd /content/{BRANCH}/{name}\n%pip install -q -r requirements.txt\n```",
+        ]
     return "\n\n".join(text)
 
 

@@ -80,19 +80,19 @@ class Facts:
 
     Attributes:
         title: its first heading.
-        minutes: the time it takes, as its first cell says ("90", "60 to 120"); empty if that names none.
+        time: what it takes, as its first cell says ("60 to 90 minutes", "two hours"); empty if that names none.
         points: of all graded cells.
         automatic: those of cells that are not answered in words.
     """
 
     title: str
-    minutes: str
+    time: str
     points: float
     automatic: float
 
     def __str__(self) -> str:
-        minutes = f"{self.minutes} minutes, " if self.minutes else ""
-        return f"{minutes}{self.points:g} points, {self.automatic:g} of them marked by machine"
+        time = f"{self.time}, " if self.time else ""
+        return f"{time}{self.points:g} points, {self.automatic:g} of them marked by machine"
 
 
 def names(assignments: str | Path = ASSIGNMENTS) -> list[str]:
@@ -151,15 +151,15 @@ def facts(student: NotebookNode) -> Facts:
     r"""What the notebook says of its title, time and points.
 
     >>> facts(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One\n\nAbout 90 minutes.")]))
-    Facts(title='One', minutes='90', points=0, automatic=0)
+    Facts(title='One', time='90 minutes', points=0, automatic=0)
     """
     first = first_cell(student)
     heading = re.search(r"^# (.+)$", first, re.MULTILINE)
-    minutes = re.search(r"(\d+(?: to \d+)?) minutes", first)
+    time = re.search(r"(?:\d+ to )?\d+ minutes|\w+ hours?\b", first)
     graded = [cell for cell in student.cells if _is(cell, "grade")]
     return Facts(
         title=heading[1].strip() if heading else "",
-        minutes=minutes[1] if minutes else "",
+        time=time[0] if time else "",
         points=sum(cell.metadata.nbgrader.get("points", 0) for cell in graded),
         automatic=sum(cell.metadata.nbgrader.get("points", 0) for cell in graded if not _is(cell, "solution")),
     )

@@ -13,6 +13,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from book_theme.handouts import service_links
 from gpbook_utils import handouts
 
 ROOT = Path(__file__).parents[1]
@@ -153,7 +154,7 @@ def test_what_cannot_be_released_is_refused_and_named(change, says):
 
 
 def test_facts(student):
-    assert handouts.facts(student) == handouts.Facts("Equal or not: a sample", "60 to 90", 100, 70)
+    assert handouts.facts(student) == handouts.Facts("Equal or not: a sample", "60 to 90 minutes", 100, 70)
     assert str(handouts.facts(student)) == "60 to 90 minutes, 100 points, 70 of them marked by machine"
 
 
@@ -279,6 +280,30 @@ def test_nothing_heavy_is_imported():
     question = "import sys, gpbook_utils.handouts; print({'torch', 'numpy', 'nbgrader'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout == "set()\n", result.stderr
+
+
+# Links to services
+
+
+def test_without_a_repository_there_is_no_link_to_a_service():
+    assert service_links("audit", "", "https://hub.example.org") == {}
+
+
+def test_links_to_services():
+    links = service_links("audit", "https://github.com/owner/book", "https://hub.example.org")
+    assert links == {
+        "Binder": "https://mybinder.org/v2/gh/owner/book/handouts?labpath=audit%2Faudit.ipynb",
+        "JupyterHub": "https://hub.example.org/hub/user-redirect/git-pull?repo=https%3A%2F%2Fgithub.com%2Fowner%2Fbook"
+        "&branch=handouts&urlpath=lab%2Ftree%2Fbook%2Faudit%2Faudit.ipynb",
+        "Colab": "https://colab.research.google.com/github/owner/book/blob/handouts/audit/audit.ipynb",
+    }
+
+
+def test_another_host_has_no_colab_and_without_a_hub_there_is_a_form():
+    links = service_links("audit", "https://example.org/owner/book")
+    assert links["Binder"].startswith("https://mybinder.org/v2/git/https%3A%2F%2Fexample.org%2Fowner%2Fbook/handouts?")
+    assert links["JupyterHub"].startswith("https://nbgitpuller.readthedocs.io/en/latest/link.html?repo=https%3A")
+    assert "Colab" not in links
 
 
 # Secrets
