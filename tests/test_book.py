@@ -214,7 +214,7 @@ def test_no_secret_of_an_assignment_is_in_the_book(book):
     lines = set().union(*(course.secrets(ROOT / "assignments" / name, course.public_texts()) for name in names))
     assert len(lines) >= 20 * len(names)
     looked, found = course.search(book, lines)
-    assert looked[".html"] >= 20 and looked[".js"] >= 5 and looked[".txt"] >= 15
+    assert looked[".html"] >= 20 and looked[".js"] >= 5 and looked[".ipynb"] >= 13 + len(names) and looked[".md"] >= 8
     assert len(list(book.glob("assignments/*.zip"))) == len(names)
     assert found == []
 
