@@ -3,16 +3,18 @@
 PYTHON ?= python3
 TORCH  ?= default
 C      :=
-A      :=
 BIN    := .venv/bin
 READY  := .venv/ready
+GRADER := .venv-grading/bin
+A      :=
+SUBMISSIONS :=
 
 # Threads that spin while they wait make small problems several times slower; no number changes.
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT  := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help book run test test-deep lab record assignment clean
+.PHONY: help book run test test-deep lab record assignment grade formgrader clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +22,10 @@ help:  ## list these targets
 # Written last by the set-up, so an interrupted installation is taken up again, never mistaken for a whole one.
 $(READY): requirements.txt constraints.txt pyproject.toml .ci/environment.py
 	@$(PYTHON) .ci/environment.py --torch $(TORCH)
+
+# The autograder has its own environment, without torch; students' notebooks run in the book's, inside a cage.
+.venv-grading/ready: requirements-grading.txt constraints.txt pyproject.toml .ci/environment.py
+	@$(PYTHON) .ci/environment.py --folder .venv-grading --requirements requirements-grading.txt
 
 book: $(READY)  ## build the book and say where it is
 	@$(BIN)/jupyter-book build . -W -n --keep-going
@@ -29,12 +35,12 @@ book: $(READY)  ## build the book and say where it is
 run: $(READY)  ## execute the chapters and store them; C=01 for one
 	@GPBOOK_GUARD=3 $(BIN)/python -m gpbook_utils.notebooks run $(C)
 
-test: $(READY)  ## what to run before every change
+test: $(READY) .venv-grading/ready  ## what to run before every change
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m pytest
 
-test-deep: $(READY)  ## what takes longer: other instructions, sabotage
+test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage
 	@$(BIN)/python -m gpbook_utils.machine lowered $(BIN)/python -m pytest chapters
 	@$(BIN)/python -m pytest -m deep
 
@@ -49,8 +55,14 @@ record: $(READY)  ## record this machine, and what it shares with others
 	@$(BIN)/python -m gpbook_utils.records
 
 assignment: $(READY)  ## zip an assignment for students; A=NAME, or list them
-	@$(BIN)/python -m gpbook_utils.handouts $(A)
+	@$(BIN)/python -m gpbook_utils.handouts $(if $(A),"$(A)")
 
-clean:  ## remove what was built (keeps .venv)
+grade: $(READY) .venv-grading/ready  ## grade submissions: A=name SUBMISSIONS=folder
+	@PATH="$(CURDIR)/$(GRADER):$$PATH" $(GRADER)/python -m grading "$(A)" $(if $(SUBMISSIONS),"$(SUBMISSIONS)")
+
+formgrader: .venv-grading/ready  ## mark answers in words, in the browser
+	@cd course && PATH="$(CURDIR)/$(GRADER):$$PATH" jupyter lab
+
+clean:  ## remove what was built (keeps .venv and course)
 	rm -rf _build .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Make the book's Python environment in `.venv`; `make` calls this when it is missing or out of date.
+"""Make the environment of the book in `.venv`, or the autograder's; `make` calls this when one is missing or old.
 
 It needs the standard library only and starts under Python 3.6 and later, so that it can say which one is
 needed. `.venv/ready` is written last: without it the environment is unfinished, and the next `make` goes on.
@@ -117,7 +117,7 @@ def is_usable(python):
         return False
 
 
-def make(folder, torch):
+def make(folder, torch, requirements="requirements.txt"):
     """Make or complete the environment in ``folder``; on failure it is left without its ``ready`` file."""
     ready, log = os.path.join(folder, "ready"), os.path.join(folder, "install.log")
     python = os.path.join(folder, "bin", "python")
@@ -129,11 +129,11 @@ def make(folder, torch):
         if subprocess.call([sys.executable, "-m", "venv", "--clear", folder]):
             raise Problem(f"`{sys.executable} -m venv {folder}` failed; its message is above.")
     open(log, "w", encoding="utf-8").close()
-    print("Installing what requirements.txt names; the first time takes minutes", flush=True)
+    print(f"Installing what {requirements} names; the first time takes minutes", flush=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--retries=3"]
     quiet = ["install", "--progress-bar=off"]
     extra = ["--extra-index-url", CPU_INDEX] if torch == "cpu" and platform.system() == "Linux" else []
-    run([*pip, *quiet, *extra, "-r", "requirements.txt", "-c", "constraints.txt"], log)
+    run([*pip, *quiet, *extra, "-r", requirements, "-c", "constraints.txt"], log)
     run([*pip, *quiet, "--no-deps", "--no-build-isolation", "--editable", "."], log)
     run([*pip, "check"], log)
     with open(ready, "w", encoding="utf-8") as file:
@@ -145,11 +145,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--torch", default="default", choices=["default", "cpu"], help="which build of torch")
     parser.add_argument("--folder", default=".venv", help="where the environment goes")
+    parser.add_argument("--requirements", default="requirements.txt", help="what is installed")
     options = parser.parse_args(arguments)
     try:
         check_python(sys.version_info)
         check_modules()
-        make(options.folder, options.torch)
+        make(options.folder, options.torch, options.requirements)
     except Problem as problem:
         print(f"\n{problem}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from book_theme.handouts import service_links
 from gpbook_utils import handouts
 
 ROOT = Path(__file__).parents[1]
+GRADER = ROOT / ".venv-grading" / "bin"
 PACKAGE_FILES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gpbook_utils").rglob("*.py")}
 ASSIGNMENTS = [ROOT / "assignments" / name for name in handouts.names()]
 
@@ -79,6 +81,26 @@ def test_metadata_holds_what_nbgrader_needs_and_no_rule(student):
     assert all(cell.metadata.deletable is False for cell in cells.values())
     assert cells["q1_a"].metadata.nbgrader.points == 40 and cells["q1_a"].metadata.nbgrader.cell_type == "code"
     assert {id: cell.metadata.nbgrader.checksum for id, cell in cells.items()} == CHECKSUMS
+
+
+@pytest.mark.parametrize("folder", ASSIGNMENTS or [None], ids=lambda folder: folder.name if folder else "sample")
+def test_nbgrader_releases_the_same_cells(folder, assignments, tmp_path):
+    """But for what it forgets: rules of marking, and pictures of a model answer."""
+    folder = folder or assignments / "sample"
+    shutil.copytree(folder, tmp_path / "source" / folder.name)
+    (tmp_path / "nbgrader_config.py").write_text("c = get_config()\nc.CourseDirectory.course_id = 'gpbook'\n")
+    subprocess.run(
+        [GRADER / "python", "-m", "nbgrader", "generate_assignment", folder.name, "--create"],
+        cwd=tmp_path, env={**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}"}, capture_output=True, check=True,
+    )  # fmt: skip
+    theirs = nbformat.read(tmp_path / "release" / folder.name / f"{folder.name}.ipynb", as_version=4).cells
+    for cell in theirs:
+        cell.metadata.pop("gpbook", None)
+        if cell.metadata.get("nbgrader", {}).get("solution"):
+            cell.pop("attachments", None)
+    ours = handouts.load(folder.name, folder.parent).cells
+    assert len(ours) == len(theirs) >= 9
+    assert [dict(cell) for cell in ours] == [dict(cell) for cell in theirs]
 
 
 def test_other_metadata_stays_behind():

@@ -1,0 +1,141 @@
+"""Every assignment: the solution has all marks, an unsolved one none, and wrong answers lose what they should."""
+
+import functools
+import re
+
+import assignment_runs as runs
+import pytest
+
+pytestmark = pytest.mark.parametrize("name", runs.NAMES)
+load = functools.cache(runs.load)
+
+
+@functools.cache
+def solved(name):
+    """What the whole solution notebook gives, run from top to bottom."""
+    return runs.run(load(name))
+
+
+@functools.cache
+def alone(name, question, answer=None):
+    """What the cells of one question give, with ``answer`` in place of the solution."""
+    assignment = load(name)
+    return runs.run(assignment, assignment.cells_of(question), {question: answer} if answer else None)
+
+
+def questions(name):
+    return list(load(name).marked("solution"))
+
+
+def hidden(cell):
+    return "### BEGIN HIDDEN TESTS" in cell.source
+
+
+def test_points_add_to_a_hundred_and_most_are_automatic(name):
+    points = {
+        role: sum(c.metadata.nbgrader.points for c in load(name).marked(role).values()) for role in ("probe", "words")
+    }
+    assert sum(points.values()) == 100
+    assert 70 <= points["probe"] <= 85
+
+
+def test_every_special_cell_is_in_the_graders_format(name):
+    seen = []
+    for cell in load(name).cells:
+        if mark := cell.metadata.get("nbgrader"):
+            assert mark.schema_version == 3
+            assert {"grade", "solution", "locked", "task", "grade_id"} <= set(mark)
+            assert mark.locked != mark.solution
+            assert ("points" in mark) == mark.grade
+            seen.append(mark.grade_id)
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+    assert len(seen) == len(set(seen))
+
+
+def test_every_solution_is_cut_out_for_students(name):
+    for cell in [*load(name).marked("solution").values(), *load(name).marked("words").values()]:
+        assert len(re.findall("### BEGIN SOLUTION", cell.source)) == 1
+        assert len(re.findall("### END SOLUTION", cell.source)) == 1
+
+
+def test_every_question_has_a_check_probes_and_wrong_answers(name):
+    tried = runs.mutants(name).MUTANTS
+    assert set(tried) == set(questions(name))
+    for question in questions(name):
+        assert question + "_check" in load(name).marked("check")
+        assert load(name).probes(question)
+        assert len(tried[question]) >= 2
+    assert {p for q in questions(name) for p in load(name).probes(q)} == set(load(name).marked("probe"))
+    assert any(hidden(cell) for cell in load(name).marked("probe").values())
+
+
+def test_a_hidden_probe_shows_nothing(name):
+    for cell in load(name).marked("probe").values():
+        if hidden(cell):
+            open_text = re.sub(r"### BEGIN HIDDEN TESTS.*?### END HIDDEN TESTS", "", cell.source, flags=re.DOTALL)
+            assert all(line.startswith("#") for line in open_text.splitlines() if line.strip()), cell.source
+
+
+def test_every_value_of_a_probe_has_a_rule(name):
+    for probe in load(name).marked("probe"):
+        got = solved(name)[probe]
+        assert isinstance(got, dict), f"{probe}: {got!r}"
+        assert set(got) == set(load(name).rules(probe))
+
+
+def test_the_solution_runs_from_top_to_bottom(name):
+    failed = {cell: found for cell, found in solved(name).items() if isinstance(found, Exception)}
+    assert not failed
+
+
+def test_a_solution_needs_no_other_answer_and_gives_the_same_again(name):
+    """So an unanswered question costs only its own marks."""
+    for question in questions(name):
+        again = alone(name, question)
+        for probe in load(name).probes(question):
+            assert runs.is_right(again[probe], solved(name)[probe], load(name).rules(probe)), (probe, again[probe])
+
+
+def test_an_unsolved_question_has_no_marks(name):
+    for question, cell in load(name).marked("solution").items():
+        stub = re.sub(
+            r"### BEGIN SOLUTION.*?### END SOLUTION", "raise NotImplementedError()", cell.source, flags=re.DOTALL
+        )
+        got = alone(name, question, stub)
+        assert isinstance(got[question + "_check"], Exception)
+        for probe in load(name).probes(question):
+            assert isinstance(got[probe], Exception), probe
+
+
+def test_every_wrong_answer_loses_marks_by_a_margin(name):
+    for question, tried in runs.mutants(name).MUTANTS.items():
+        for mistake, source in tried.items():
+            got, probes = alone(name, question, source), load(name).probes(question)
+            lost = [p for p in probes if runs.is_wrong(got[p], solved(name)[p], load(name).rules(p))]
+            assert lost, (question, mistake, got)
+
+
+def test_every_hidden_probe_catches_what_the_student_cannot_see(name):
+    for question, tried in runs.mutants(name).MUTANTS.items():
+        probes = load(name).probes(question)
+        for probe in filter(lambda p: hidden(probes[p]), probes):
+            caught = []
+            for mistake, source in tried.items():
+                got = alone(name, question, source)
+                right = {p for p in probes if runs.is_right(got[p], solved(name)[p], load(name).rules(p))}
+                visible = {p for p in probes if not hidden(probes[p])}
+                if got[question + "_check"] is None and visible <= right and probe not in right:
+                    caught.append(mistake)
+            assert caught, f"no wrong answer passes all that is visible of {question} and fails {probe}"
+
+
+def test_other_right_answers_keep_all_marks(name):
+    for question, tried in runs.mutants(name).ACCEPTED.items():
+        assert question in questions(name)
+        for difference, source in tried.items():
+            got = alone(name, question, source)
+            assert got[question + "_check"] is None, (question, difference, got[question + "_check"])
+            for probe in load(name).probes(question):
+                assert runs.is_right(got[probe], solved(name)[probe], load(name).rules(probe)), (difference, got[probe])

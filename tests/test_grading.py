@@ -1,0 +1,394 @@
+"""A class hands in, and gets what it deserves: the whole way from a folder of files to ``grades.csv``, in real cages."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import assignment_runs
+import grading_class
+import nbformat
+import psutil
+import pytest
+
+from grading import assignment, cage, judge, notebooks, submissions, watch
+
+ROOT = Path(__file__).parents[1]
+GRADER = ROOT / ".venv-grading/bin"
+LIMITS = ("--seconds", "5", "--gigabytes", "2")
+caged = pytest.mark.skipif(sys.platform != "linux", reason="the cage needs Linux")
+
+
+def grade(*arguments, path=f"{GRADER}:{os.environ['PATH']}", **options):
+    """The command behind ``make grade``, in the grader's own environment."""
+    command = [GRADER / "python", "-m", "grading", *map(str, arguments)]
+    return subprocess.run(
+        command, env={**os.environ, "PATH": path}, cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def rows(course):
+    with open(course / "results" / grading_class.NAME / "grades.csv", encoding="utf-8") as file:
+        return {row["student"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def term(tmp_path_factory):
+    """A graded class: the folder of the course, what each should get, the arguments of the command, what it said."""
+    folder = tmp_path_factory.mktemp("term")
+    wanted = grading_class.write_class(folder / "handed_in")
+    kept = ["--course", folder / "course", "--assignments", grading_class.write_assignment(folder / "assignments")]
+    done = grade(grading_class.NAME, folder / "handed_in", *kept, *LIMITS)
+    assert done.returncode == 0, done.stderr
+    return folder, wanted, kept, done
+
+
+@caged
+def test_everybody_gets_the_marks_that_are_due(term):
+    folder, wanted, _, _ = term
+    got = {name: (float(row["score"]), row["status"]) for name, row in rows(folder / "course").items()}
+    assert set(got) == set(wanted)
+    different = {
+        name: (got[name], wanted[name])
+        for name in wanted
+        if got[name][0] != wanted[name][0] or wanted[name][1] not in ("any", got[name][1])
+    }
+    assert not different
+    assert {row["max"] for row in rows(folder / "course").values()} == {"100"}
+
+
+@caged
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        ("loops_on", "cell q1_a was still running after 5 s"),
+        ("hogs", "took more memory"),
+        ("forks", "took more memory or processes"),
+        ("floods", "displayed more than 2,000,000 characters"),
+        ("garbage", "sent something that is no message"),
+        ("many_answers", "q1_a gave 3 answers"),
+        ("patches_input", "q1_b gave something that the book's answer() does not write"),
+        ("deleted", "the cell q1_a was missing"),
+        ("edited", "the marked cell q1_b was changed"),
+        ("curiemarie_12", "late, by the name of the file"),
+        ("near", "to mark by hand: q1_a, q1_b, q3_words"),
+        ("bomb", "the notebook is larger than 20 MB"),
+        ("link", "is a link"),
+        ("two", "several notebooks: a.ipynb, b.ipynb"),
+        ("other", "no cell of this assignment is in the notebook"),
+    ],
+)
+def test_what_is_strange_is_said(term, student, said):
+    assert said in rows(term[0] / "course")[student]["flags"]
+
+
+@caged
+def test_nothing_survives_a_cage(term):
+    for process in psutil.process_iter(["cmdline"]):
+        assert "gpbook-left-behind" not in (process.info["cmdline"] or [])
+    assert not list(watch.CGROUPS.glob("**/gpbook-*"))
+    assert not [path for path in Path("/tmp").glob("gpbook-*") if time.time() - path.stat().st_mtime < 600]
+
+
+@caged
+def test_feedback_tells_the_marks_and_no_hidden_line(term):
+    pages = {path.stem: path.read_text("utf-8") for path in (term[0] / "course/results/small/feedback").glob("*.html")}
+    assert set(pages) == set(term[1])
+    for page in pages.values():
+        assert "-1.25" not in re.sub("<style.*?</style>", "", page, flags=re.DOTALL)
+        assert grading_class.SECRET not in page
+        assert "hacked'</script>" not in page
+    assert "Right." in pages["right"]
+    assert "Not right: total differs by" in pages["special_cased"]
+    assert "The cell failed: NotImplementedError" in pages["unsolved"]
+    assert "Not marked: there is no notebook in it" in pages["empty"]
+
+
+@caged
+def test_scripts_of_a_student_do_not_reach_the_person_who_marks(term):
+    recorded = (term[0] / "course/autograded/script/small/small.ipynb").read_text("utf-8")
+    shown = [*json.loads(recorded)["cells"]]
+    assert "<script>" not in json.dumps([cell.get("outputs") for cell in shown])
+    assert "<script>" not in json.dumps([cell["source"] for cell in shown if cell["cell_type"] == "markdown"])
+
+
+@caged
+def test_a_second_command_does_nothing_again_and_takes_up_hand_marks(term):
+    folder, _, kept, _ = term
+    course = folder / "course"
+    before, runs = rows(course), {path: path.stat().st_mtime_ns for path in (course / "runs/small").iterdir()}
+    mark = (
+        "from nbgrader.api import Gradebook\n"
+        f"with Gradebook('sqlite:///{course}/gradebook.db', 'gpbook') as book:\n"
+        "    for cell, score in (('q3_words', 25), ('q1_a', 10), ('q1_b', 0)):\n"
+        "        grade = book.find_grade(cell, 'small', 'small', 'near')\n"
+        "        grade.manual_score, grade.needs_manual_grade = score, False\n"
+        "    book.db.commit()\n"
+    )
+    subprocess.run([GRADER / "python", "-c", mark], check=True)
+    done = grade(grading_class.NAME, folder / "handed_in", *kept, *LIMITS)
+    # What could not be read is looked at again; it costs nothing.
+    assert "0 to run" in done.stdout
+    after = rows(course)
+    assert {path: path.stat().st_mtime_ns for path in (course / "runs/small").iterdir()} == runs
+    assert (after["near"]["score"], after["near"]["status"]) == ("75", "graded")
+    assert {name: row for name, row in after.items() if name != "near"} == {
+        name: row for name, row in before.items() if name != "near"
+    }
+    assert "25.0 / 30.0" in (course / "results/small/feedback/near.html").read_text("utf-8")
+
+
+@caged
+def test_nbgraders_own_button_executes_nothing(term):
+    """A person who presses "autograde" in nbgrader's pages gets the marks of the caged run."""
+    course = term[0] / "course"
+    before = rows(course)["right"]["score"]
+    command = ["nbgrader", "autograde", "small", "--student", "right", "--force"]
+    for environment in ({}, {"PYTHONPATH": "/nowhere"}):
+        done = subprocess.run(
+            command,
+            cwd=course,
+            env={**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}", **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "kernel" not in done.stderr.lower()
+    grade(grading_class.NAME, *term[2])
+    assert rows(course)["right"]["score"] == before
+
+
+@caged
+def test_without_bubblewrap_nothing_is_graded(term, tmp_path):
+    only = tmp_path / "bin"
+    only.mkdir()
+    for program in ("sh", "prlimit"):
+        (only / program).symlink_to(shutil.which(program))
+    folder = term[0]
+    done = grade(
+        grading_class.NAME, folder / "handed_in", "--course", tmp_path / "course", *term[2][2:], path=str(only)
+    )
+    assert done.returncode == 1
+    assert "Nothing was graded: the program 'bwrap' is missing" in done.stderr
+    assert "apt-get install bubblewrap" in done.stderr
+    assert not (tmp_path / "course").exists()
+
+
+@caged
+def test_a_solution_that_fails_grades_nobody(tmp_path):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    broken = grading_class.source()
+    grading_class.cell(broken, "q2").source = "### BEGIN SOLUTION\nraise ValueError('no')\n### END SOLUTION"
+    nbformat.write(broken, folder / "small/small.ipynb")
+    (tmp_path / "in").mkdir()
+    nbformat.write(grading_class.handed_in(), tmp_path / "in/ada.ipynb")
+    done = grade(grading_class.NAME, tmp_path / "in", "--course", tmp_path / "course", "--assignments", folder)
+    assert done.returncode == 1
+    assert "the solution of small does not run here: the solution does not answer q2_a" in done.stderr
+    assert "NameError" in done.stderr
+    assert not list((tmp_path / "course").glob("runs/small/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense", "."], "A needs the name of an assignment, one of .*small; got 'nonsense'"),
+        (["", "."], "A needs the name of an assignment"),
+        (["../small", "."], "A needs the name"),
+        (["small", "no/such/folder"], "SUBMISSIONS needs a folder .* got no/such/folder"),
+        (["small", "{empty}"], "there is no notebook, zip or folder in"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, arguments, message):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    (tmp_path / "empty").mkdir()
+    arguments = [text.format(empty=tmp_path / "empty") for text in arguments]
+    done = grade(*arguments, "--course", tmp_path / "course", "--assignments", folder)
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "course").exists()
+
+
+@caged
+@pytest.mark.deep
+def test_an_interrupted_command_goes_on_where_it_was(tmp_path):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    (tmp_path / "in").mkdir()
+    for number in range(8):
+        nbformat.write(grading_class.handed_in(), tmp_path / f"in/student-{number}.ipynb")
+    kept = ["small", tmp_path / "in", "--course", tmp_path / "course", "--assignments", folder]
+    command = [GRADER / "python", "-m", "grading", *map(str, kept)]
+    environment = {**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}"}
+    for wanted in (2, 5):
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        while len(list((tmp_path / "course/runs/small").glob("*.json"))) < wanted:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done_before = {path: path.read_bytes() for path in (tmp_path / "course/runs/small").glob("*.json")}
+    assert 5 <= len(done_before) < 8
+    done = grade(*kept)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in done_before} == done_before
+    assert [row["score"] for row in rows(tmp_path / "course").values()] == ["70"] * 8
+    time.sleep(1)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "ipykernel_launcher" in (p.info["cmdline"] or [])]
+
+
+@caged
+def test_two_commands_do_not_work_on_one_course(tmp_path):
+    import fcntl
+
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    (tmp_path / "course").mkdir()
+    with open(tmp_path / "course/.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = grade("small", "--course", tmp_path / "course", "--assignments", folder)
+    assert done.returncode == 1
+    assert "Another `make grade` is at work" in done.stderr
+
+
+# The book's own assignments
+
+
+def real(name, environment=None, *, solved=True):
+    """Score, sentences and points of an assignment's solution, or of its unsolved version, against its solution."""
+    one = assignment.Assignment(name, assignment.FOLDER, watch.Limits())
+    one.solve()
+    notebook = one.source
+    if not solved:
+        for cell in filter(notebooks.is_answer, notebook.cells):
+            stub = r"### BEGIN SOLUTION.*?### END SOLUTION"
+            cell.source = re.sub(stub, "raise NotImplementedError()", cell.source, flags=re.DOTALL)
+    outcome = one.run(notebook, environment)
+    marks = judge.marks(one.source, nbformat.from_dict(outcome["notebook"]), one.wanted)
+    automatic = sum(cell.metadata.nbgrader.points for cell in notebooks.probes(one.source).values())
+    missed = {name: mark for name, mark in marks.items() if not mark.score}
+    return sum(mark.score or 0 for mark in marks.values()), automatic, missed, outcome["said"]
+
+
+@caged
+@pytest.mark.parametrize("name", assignment_runs.NAMES[:1])
+def test_one_real_solution_has_all_marks_and_the_unsolved_one_none(name):
+    score, automatic, missed, said = real(name)
+    assert (score, missed, said) == (automatic, {}, [])
+    assert real(name, solved=False)[0] == 0
+
+
+OTHER_MACHINES = {
+    "lowered": {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OPENBLAS_CORETYPE": "Haswell"},
+    "two threads": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
+}
+
+
+@caged
+@pytest.mark.deep
+@pytest.mark.parametrize("machine", OTHER_MACHINES)
+@pytest.mark.parametrize("name", assignment_runs.NAMES)
+def test_a_solution_has_all_marks_on_another_machine_too(name, machine):
+    score, automatic, missed, said = real(name, OTHER_MACHINES[machine])
+    assert (score, missed, said) == (automatic, {}, [])
+
+
+@caged
+@pytest.mark.deep
+@pytest.mark.parametrize("name", assignment_runs.NAMES[1:])
+def test_an_unsolved_assignment_has_no_marks(name):
+    assert real(name, solved=False)[0] == 0
+
+
+# Parts, without a cage
+
+
+def test_a_cell_that_is_not_the_assignments_never_becomes_a_marked_one():
+    source = grading_class.source()
+    submitted = grading_class.handed_in(own=[("q1", "1"), ("q2", "2")])
+    submitted.cells[-1].metadata["nbgrader"]["points"] = 10**6
+    merged, said = notebooks.merge(source, submitted)
+    assert not said
+    assert notebooks.points(merged) == notebooks.points(source) == 100
+    ids = [notebooks.grade_id(cell) for cell in merged.cells]
+    assert [name for name in ids if name] == [notebooks.grade_id(c) for c in source.cells if notebooks.grade_id(c)]
+    assert merged.cells[ids.index("q1") + 1].source == "1"
+    for name in ("q1_a", "q1_b", "q2_b", "imports"):
+        assert grading_class.cell(merged, name).source == grading_class.cell(source, name).source
+    assert grading_class.SECRET not in nbformat.writes(merged)
+
+
+def test_a_missing_answer_is_not_filled_from_the_solution():
+    submitted = grading_class.handed_in()
+    submitted.cells = [cell for cell in submitted.cells if notebooks.grade_id(cell) not in ("q1", "q3_words")]
+    merged, said = notebooks.merge(grading_class.source(), submitted)
+    assert said == ["the cell q1 was missing", "the cell q3_words was missing"]
+    assert "SOLUTION" not in grading_class.cell(merged, "q1").source
+    assert "commute" not in nbformat.writes(merged)
+
+
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [
+        ("ada.ipynb", "ada"),
+        ("..x; rm -rf.ipynb", "x-rm-rf"),
+        ("=HYPERLINK(1).ipynb", "HYPERLINK-1"),
+        ("Zoë Müller.ipynb", "Zoë-Müller"),
+        ("ada_12345_67890_small.ipynb", "ada_12345"),
+        ("ada_LATE_12345_67890_small-2.ipynb", "ada_12345"),
+        ("Ada Lovelace_99_assignsubmission_file_small.ipynb", "Ada-Lovelace_99"),
+        ("*.ipynb", "nobody"),
+    ],
+)
+def test_names_of_students_are_safe(tmp_path, name, student):
+    (tmp_path / name).write_text("{}")
+    assert [one.student for one in submissions.collect(tmp_path, "small")] == [student]
+
+
+def test_the_newest_of_two_hand_ins_counts(tmp_path):
+    for number, name in enumerate(["ada_1_20_small.ipynb", "ada_1_10_small-1.ipynb"]):
+        (tmp_path / name).write_text(f"{number}")
+        os.utime(tmp_path / name, (number, number))
+    (one,) = submissions.collect(tmp_path, "small")
+    assert one.data == b"1"
+    assert "more than once" in one.said[0]
+
+
+def test_a_cage_without_the_books_environment_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(cage, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(cage.shutil, "which", lambda name: name)
+    with pytest.raises(cage.NoCage, match="make book"):
+        cage.check()
+
+
+def test_control_groups_of_both_versions_get_the_limits(monkeypatch, tmp_path):
+    monkeypatch.setattr(watch, "CGROUPS", tmp_path)
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "pids").mkdir()
+    groups = watch._groups(watch.Limits(memory=123, tasks=45))
+    assert [(group / name).read_text() for group in groups for name in sorted(os.listdir(group))] == ["123", "45"]
+    (tmp_path / "cgroup.controllers").write_text("memory pids")
+    (group,) = watch._groups(watch.Limits(memory=123, tasks=45))
+    assert {name: (group / name).read_text() for name in os.listdir(group)} == {
+        "memory.max": "123",
+        "memory.swap.max": "0",
+        "pids.max": "45",
+    }
+
+
+@caged
+def test_the_watch_alone_ends_a_cage_that_takes_too_much(monkeypatch, tmp_path):
+    """Where no control group can be made, as for most people who are not root."""
+    monkeypatch.setattr(watch, "CGROUPS", tmp_path / "none")
+    hog = "import os, time\nfor _ in range(4):\n    if os.fork() == 0: break\nbig = bytearray(2**27); time.sleep(60)"
+    with watch.limited(watch.Limits(memory=2**28)) as (enter, watched):
+        assert enter == []
+        process = subprocess.Popen([sys.executable, "-c", hog], start_new_session=True)
+        watched(process)
+        assert process.wait(timeout=30) == -signal.SIGKILL
+    os.killpg(process.pid, signal.SIGKILL)  # the cage's namespace does this for its own
