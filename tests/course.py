@@ -1,5 +1,6 @@
 """What the tests of handouts share: a small assignment, and a search for its secrets in files of any kind."""
 
+import ast
 import html
 import json
 import re
@@ -115,7 +116,9 @@ def secrets(folder: Path, public: Iterable[str] = ()) -> set[str]:
     """
     cells = nbformat.read(folder / f"{folder.name}.ipynb", as_version=4).cells
     outside, inside = zip(*(split(cell.source) for cell in cells), strict=True)
-    lines = [line for text in (*inside, (folder / "mutants.py").read_text()) for line in text.splitlines()]
+    mutants = ast.walk(ast.parse((folder / "mutants.py").read_text()))
+    answers = [node.value for node in mutants if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    lines = [line for text in (*inside, *answers) for line in text.splitlines()]
     rules = [cell.metadata.get("gpbook", {}).get("answers", {}) for cell in cells]
     lines += [f'"{name}": {json.dumps(rule)}' for of_cell in rules for name, rule in of_cell.items() if rule]
     known = " ".join(plain(text) for text in (*outside, *public))

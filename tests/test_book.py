@@ -224,7 +224,7 @@ def test_no_secret_of_an_assignment_is_in_the_book(book):
 
 def test_no_secret_is_in_a_book_with_an_assignment(lessons, tmp_path):
     lines = course.secrets(course.write_assignment(tmp_path))
-    assert len(lines) == 12
+    assert len(lines) == 11
     looked, found = course.search(lessons, lines)
     assert found == []
     assert looked[".html"] >= 6 and looked[".ipynb"] == 2 and looked[".py"] > 20  # one notebook is the page's own

@@ -343,8 +343,7 @@ def test_what_is_secret_in_the_sample(assignments):
         "![](attachment:model.png)",
         '"distance": {"rtol": 1e-06}',
         '"distance": {"rtol": 3e-06}',
-        "MUTANTS = {}",
-        "ACCEPTED = {'q1': 'return (a - b).norm() / a.norm()'}",
+        "return (a - b).norm() / a.norm()",
     }
 
 
