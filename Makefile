@@ -14,10 +14,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT  := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help book run test test-deep lab record grade formgrader clean
+.PHONY: help book run test test-deep lab record assignment grade formgrader clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Written last by the set-up, so an interrupted installation is taken up again, never mistaken for a whole one.
 $(READY): requirements.txt constraints.txt pyproject.toml .ci/environment.py
@@ -53,6 +53,9 @@ lab: $(READY)  ## open the chapters in JupyterLab
 
 record: $(READY)  ## record this machine, and what it shares with others
 	@$(BIN)/python -m gpbook_utils.records
+
+assignment: $(READY)  ## zip an assignment for students; A=NAME, or list them
+	@$(BIN)/python -m gpbook_utils.handouts $(if $(A),"$(A)")
 
 grade: $(READY) .venv-grading/ready  ## grade submissions: A=name SUBMISSIONS=folder
 	@PATH="$(CURDIR)/$(GRADER):$$PATH" $(GRADER)/python -m grading "$(A)" $(if $(SUBMISSIONS),"$(SUBMISSIONS)")

@@ -6,6 +6,7 @@ What it adds to Jupyter Book:
 - figures with their alternative text, width and caption, and a rule that no image goes without
   (:mod:`book_theme.figures`);
 - folded answers that need no script (:mod:`book_theme.folds`);
+- a page for each assignment, made from the student's notebook, and its download (:mod:`book_theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
 - links to the repository, but only where ``GPBOOK_REPOSITORY`` names one.
 
@@ -22,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book_theme import figures, folds, mathml
+from book_theme import figures, folds, handouts, mathml
 
 STATIC = Path(__file__).parent / "static"
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -102,4 +103,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     mathml.setup(app)
     figures.setup(app)
     folds.setup(app)
+    handouts.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

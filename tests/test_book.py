@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import course
 import nbformat
 import pytest
 from browser import FLAGS, barriers, broken_links, find_browser, look_at, require_browser, serve, visit
@@ -20,7 +21,9 @@ from sphinx.errors import ConfigError
 
 from book_theme import repository_options
 from book_theme.figures import ImageTags, problem_with_alt
+from book_theme.handouts import service_links
 from book_theme.mathml import has_loose_rows, to_mathml
+from gpbook_utils import handouts
 
 ROOT = Path(__file__).parents[1]
 SCHEMES = ("light", "dark")
@@ -52,7 +55,7 @@ def display(meta: dict | None = None, **data: str):
 
 def write_sample(folder: Path, *cells) -> Path:
     """Write a book of one notebook with the configuration of the real one."""
-    (folder / "chapters").mkdir(parents=True)
+    (folder / "chapters").mkdir(parents=True, exist_ok=True)
     (folder / "chapters" / "references.bib").write_text("")
     shutil.copy(ROOT / "_config.yml", folder)
     (folder / "book_theme").symlink_to(ROOT / "book_theme")
@@ -120,6 +123,30 @@ def sample(tmp_path_factory):
     return folder / "_build" / "html"
 
 
+def build_course(folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Build a book with an assignment, ``sample``, and with the page of another that is missing."""
+    source = write_sample(folder / "source")
+    if not (source / "assignments").exists():
+        course.write_assignment(source / "assignments")
+    pages = ["chapters/assignments", "chapters/assignments/sample", "chapters/assignments/absent"]
+    (source / "chapters" / "assignments").mkdir()
+    (source / "chapters" / "assignments.md").write_text("# Assignments\n\n```{handouts}\n```\n")
+    for page in pages[1:]:
+        (source / f"{page}.md").write_text(f"```{{handout}} {Path(page).name}\n```\n")
+    toc = "".join(f"  - file: {page}\n" for page in pages)
+    (source / "_toc.yml").write_text(f"format: jb-book\nroot: intro\nchapters:\n{toc}")
+    return build(source, folder, **environment)
+
+
+@pytest.fixture(scope="module")
+def lessons(tmp_path_factory):
+    """The folder of a built book with an assignment, for a repository on GitHub."""
+    folder = tmp_path_factory.mktemp("lessons")
+    result = build_course(folder, GPBOOK_REPOSITORY="https://github.com/owner/book")
+    assert result.returncode == 0, result.stdout[-6000:]
+    return folder / "_build" / "html"
+
+
 def open_page(browser, folder: Path, name: str, check, **options):
     """Open a page of a folder in a fresh context and return what ``check(page)`` and the visit find."""
     with serve(folder) as address, browser.new_context(reduced_motion="reduce", **options) as context:
@@ -156,6 +183,7 @@ def test_links_of_the_book(book):
 
 def test_no_dead_repository_link(book):
     for path in book.rglob("*.html"):
+        assert not any(host in path.read_text() for host in ("mybinder.org", "colab.research", "nbgitpuller"))
         assert "repository-button" not in path.read_text()
         assert "executablebooks/jupyter-book" not in path.read_text()
 
@@ -179,6 +207,64 @@ def test_search(browser, book):
         assert "covariance" in page.inner_text("article").lower()
 
     assert open_page(browser, book, "intro.html", search) == []
+
+
+def test_no_secret_of_an_assignment_is_in_the_book(book):
+    names = handouts.names()
+    lines = set().union(*(course.secrets(ROOT / "assignments" / name, course.public_texts()) for name in names))
+    assert len(lines) >= 20 * len(names)
+    looked, found = course.search(book, lines)
+    assert looked[".html"] >= 20 and looked[".js"] >= 5 and looked[".ipynb"] >= 13 + len(names) and looked[".md"] >= 8
+    assert len(list(book.glob("assignments/*.zip"))) == len(names)
+    assert found == []
+
+
+# A book with an assignment
+
+
+def test_no_secret_is_in_a_book_with_an_assignment(lessons, tmp_path):
+    lines = course.secrets(course.write_assignment(tmp_path))
+    assert len(lines) == 11
+    looked, found = course.search(lessons, lines)
+    assert found == []
+    assert looked[".html"] >= 6 and looked[".ipynb"] == 2 and looked[".py"] > 20  # one notebook is the page's own
+    text = "".join(path.read_text() for path in lessons.rglob("*.html"))
+    assert "zygomorphic" in text and "relative_distance" not in text
+
+
+def test_the_page_of_an_assignment_says_what_the_notebook_says(browser, lessons):
+    def check(page):
+        assert page.inner_text("h1").startswith("Equal or not: a sample")
+        assert "60 to 90 minutes" in page.inner_text("article")
+        with page.expect_download() as download:
+            page.click("a[download]")
+        assert download.value.suggested_filename == "sample.zip"
+        assert download.value.path().read_bytes() == (lessons / "assignments" / "sample.zip").read_bytes()
+        links = page.eval_on_selector_all("#get-the-notebook a", "all => all.map(link => link.href)")
+        assert set(service_links("sample", "https://github.com/owner/book").values()) <= set(links)
+        return look_at(page)
+
+    assert open_page(browser, lessons, "chapters/assignments/sample.html", check) == []
+    assert broken_links(lessons) == []
+
+
+def test_the_overview_lists_what_there_is_and_a_missing_one_says_so(browser, lessons):
+    def check(page):
+        assert page.locator("article li").all_inner_texts() == [
+            "Equal or not: a sample: 60 to 90 minutes, 100 points, 70 of them marked by machine"
+        ]
+
+    assert open_page(browser, lessons, "chapters/assignments.html", check) == []
+    assert "does not hold the assignment" in (lessons / "chapters" / "assignments" / "absent.html").read_text()
+
+
+def test_build_refuses_an_assignment_that_would_leak(tmp_path):
+    folder = course.write_assignment(tmp_path / "source" / "assignments")
+    (folder / "sample.ipynb").write_text((folder / "sample.ipynb").read_text().replace("### END SOLUTION", "### END"))
+    result = build_course(tmp_path)
+    assert result.returncode != 0
+    assert "sample.ipynb, cell 4 (q1" in result.stdout and "BEGIN SOLUTION has no END SOLUTION" in result.stdout
+    assert not list(tmp_path.rglob("*.zip"))
 
 
 # One page with each kind of content
