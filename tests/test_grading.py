@@ -1,4 +1,4 @@
-"""A class hands in, and gets what is due: the whole way from a folder of files to ``grades.csv``, in real cages."""
+"""A class hands in, and gets what is due: from a folder of files to ``grades.csv``, in real cages."""
 
 import csv
 import json
