@@ -10,10 +10,11 @@ from pathlib import Path
 import nbformat
 import torch
 
-from gpbook_utils import answers
+from gpbook_utils import answers, handouts
+from grading.notebooks import grade_id
 
-FOLDER = Path(__file__).parents[1] / "assignments"
-NAMES = sorted(path.parent.name for path in FOLDER.glob("*/*.ipynb") if path.stem == path.parent.name)
+FOLDER = handouts.ASSIGNMENTS
+NAMES = handouts.names()
 
 
 @dataclass
@@ -50,10 +51,6 @@ class Assignment:
         """What is given, and this question's own cells: no other question's answer."""
         own = {question, question + "_check", *self.probes(question)}
         return [c for c in self.cells if self.role(c) == "given" or grade_id(c) in own]
-
-
-def grade_id(cell) -> str | None:
-    return cell.metadata.get("nbgrader", {}).get("grade_id")
 
 
 def load(name: str) -> Assignment:

@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from gpbook_utils.handouts import student_version
+
 NAME, SECRET = "small", "adds_up"
 
 
@@ -70,13 +72,7 @@ def cell(notebook, grade_id):
 
 def handed_in(total=TOTAL, wider=WIDER, words="I do not know.", own=()):
     """A student's notebook: answers, and further cells of the student's (grade id of the cell before it, source)."""
-    notebook = copy.deepcopy(source())
-    for number in "ab":
-        for question in ("q1", "q2"):
-            text = cell(notebook, f"{question}_{number}").source
-            cell(notebook, f"{question}_{number}").source = "\n".join(
-                line for line in text.splitlines() if "HIDDEN" not in line and (number == "a" or line[0] == "#")
-            )
+    notebook = student_version(source())
     cell(notebook, "q1").source, cell(notebook, "q2").source, cell(notebook, "q3_words").source = total, wider, words
     for before, text in own:
         place = notebook.cells.index(cell(notebook, before)) + 1
