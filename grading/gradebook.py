@@ -35,6 +35,8 @@ from traitlets.config import Config
 from gpbook_utils import answers
 from grading import notebooks
 
+# Folders of a course that are this program's own; nbgrader's "submitted" and "release" are left to its exchange.
+MERGED, CHECKED = "merged", "checked"
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 
 
@@ -46,6 +48,8 @@ class AttachRun(NbGraderPreprocessor):
         place = resources["nbgrader"]
         saved = json.loads(run_file(Path.cwd(), place["assignment"], place["student"]).read_text(encoding="utf-8"))
         executed = nbformat.from_dict(saved["notebook"])
+        if nb.metadata.get("gpbook") != executed.metadata.get("gpbook"):
+            raise ValueError(f"{place['student']}: this notebook was not run in a cage; use `make grade`")
         for cell, ran in zip(nb.cells, executed.cells, strict=True):
             if cell.cell_type != "code":
                 continue
@@ -122,7 +126,7 @@ class Course:
         with contextlib.suppress(OSError, ValueError, KeyError):
             if json.loads(recorded.read_text(encoding="utf-8"))["metadata"]["gpbook"] == notebook.metadata.gpbook:
                 return
-        folder = self.root / "submitted" / student / name
+        folder = self.root / MERGED / student / name
         folder.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, folder / f"{name}.ipynb")
         self._convert(Autograde, name, student)
@@ -140,6 +144,7 @@ class Course:
 
     def _convert(self, step, name: str, student: str) -> None:
         place = CourseDirectory(config=self.config, assignment_id=name, student_id=student)
+        place.submitted_directory, place.release_directory = MERGED, CHECKED
         converter = step(coursedir=place, config=self.config)
         converter.force = True
         converter.log.setLevel("ERROR")

@@ -64,22 +64,24 @@ def merge(source, submitted) -> tuple:
             after[current].append(_plain(cell))
     if not first:
         raise ValueError("no cell of this assignment is in the notebook; is it another one?")
-    merged, said = copy.deepcopy(source), []
+    merged, changed = copy.deepcopy(source), []
     merged.cells = list(after[None])
     for name, cell in special.items():
         own = copy.deepcopy(cell)
         if is_answer(cell):
             own.source = _text(first[name]) if name in first else WITHOUT_ANSWER
         elif name in first and cell.metadata.nbgrader.get("grade") and not _is_released(first[name], cell):
-            said.append(f"the marked cell {name} was changed; the assignment's own was run")
-        if name not in first:
-            said.append(f"the cell {name} was missing")
+            changed.append(name)
         if own.cell_type == "code":
             own.outputs, own.execution_count = [], None
         merged.cells += [own, *after.get(name, [])]
     for number, cell in enumerate(merged.cells):
         cell.id = f"cell-{number}"
-    return merged, said
+    strange = {
+        "missing cells": [name for name in special if name not in first],
+        "changed marked cells, of which the assignment's own were run": changed,
+    }
+    return merged, [f"{what}: {', '.join(names)}" for what, names in strange.items() if names]
 
 
 def _is_released(cell, source_cell) -> bool:

@@ -42,7 +42,7 @@ def collect(folder: str | Path, name: str) -> list[Submission]:
     """Everything in ``folder`` for the assignment ``name``, in the order of the students' names.
 
     Args:
-        folder: a folder, or a zip that a learning platform exported: notebooks, zips and folders, one for each student.
+        folder: notebooks, zips and folders, one for each student.
         name: of the assignment, which decides if somebody handed in several notebooks.
 
     Raises:
@@ -53,6 +53,8 @@ def collect(folder: str | Path, name: str) -> list[Submission]:
         raise ValueError(f"SUBMISSIONS needs a folder with one notebook, zip or folder for each student; got {folder}")
     entries = sorted(path for path in folder.iterdir() if path.is_dir() or path.suffix in (".ipynb", ".zip"))
     entries = [path for path in entries if not path.name.startswith(".") and path.name not in PASSED_OVER]
+    if nested := [path for path in entries if (path / name).is_dir()]:  # as nbgrader's exchange collects
+        entries = nested
     if not entries:
         raise ValueError(f"SUBMISSIONS: there is no notebook, zip or folder in {folder}")
     found: dict[str, Submission] = {}
@@ -104,6 +106,7 @@ def _notebook(path: Path, name: str) -> bytes:
     if path.is_symlink():
         raise Unreadable("is a link, and links are not followed")
     if path.is_dir():
+        path = path / name if (path / name).is_dir() else path
         files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
         inner = [file for file in files.values() if file.suffix == ".zip"]
         if not any(key.endswith(".ipynb") for key in files) and len(inner) == 1:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from gpbook_utils import handouts
-from grading import assignment, cage, judge, notebooks, submissions, watch
+from grading import assignment, cage, judge, notebooks, sheets, submissions, watch
 
 ROOT = Path(__file__).parents[1]
 GRADER = ROOT / ".venv-grading/bin"
@@ -74,8 +74,8 @@ def test_everybody_gets_the_marks_that_are_due(term):
         ("garbage", "sent something that is no message"),
         ("many_answers", "q1_a gave 3 answers"),
         ("patches_input", "q1_b gave something that the book's answer() does not write"),
-        ("deleted", "the cell q1_a was missing"),
-        ("edited", "the marked cell q1_b was changed"),
+        ("deleted", "missing cells: q1_a, q2;"),
+        ("edited", "changed marked cells, of which the assignment's own were run: q1_b"),
         ("curiemarie_12", "late, by the name of the file"),
         ("near", "to mark by hand: q1_a, q1_b, q3_words"),
         ("bomb", "the notebook is larger than 20 MB"),
@@ -146,22 +146,22 @@ def test_a_second_command_does_nothing_again_and_takes_up_hand_marks(term):
 
 @caged
 def test_nbgraders_own_button_executes_nothing(term):
-    """A person who presses "autograde" in nbgrader's pages gets the marks of the caged run."""
-    course = term[0] / "course"
-    before = rows(course)["right"]["score"]
+    """A person who presses "autograde" in nbgrader's pages is told to use the cage, and no mark changes."""
+    folder, _, kept, _ = term
+    course = folder / "course"
+    before = rows(course)
+    collected = course / "submitted/right/small"
+    collected.mkdir(parents=True)
+    touched = folder / "executed"
+    submitted = grading_class.handed_in(total=f"open({str(touched)!r}, 'w')\n{grading_class.TOTAL}")
+    nbformat.write(submitted, collected / "small.ipynb")
     command = ["nbgrader", "autograde", "small", "--student", "right", "--force"]
-    for environment in ({}, {"PYTHONPATH": "/nowhere"}):
-        done = subprocess.run(
-            command,
-            cwd=course,
-            env={**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}", **environment},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "kernel" not in done.stderr.lower()
-    grade(grading_class.NAME, *term[2])
-    assert rows(course)["right"]["score"] == before
+    environment = {**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
+    assert "this notebook was not run in a cage; use `make grade`" in done.stderr
+    assert not touched.exists()
+    assert grade(grading_class.NAME, *kept).returncode == 0
+    assert rows(course) == before
 
 
 @caged
@@ -323,7 +323,7 @@ def test_a_missing_answer_is_not_filled_from_the_solution():
     submitted = grading_class.handed_in()
     submitted.cells = [cell for cell in submitted.cells if notebooks.grade_id(cell) not in ("q1", "q3_words")]
     merged, said = notebooks.merge(grading_class.source(), submitted)
-    assert said == ["the cell q1 was missing", "the cell q3_words was missing"]
+    assert said == ["missing cells: q1, q3_words"]
     assert "SOLUTION" not in grading_class.cell(merged, "q1").source
     assert "commute" not in nbformat.writes(merged)
 
@@ -332,7 +332,7 @@ def test_a_missing_answer_is_not_filled_from_the_solution():
     ("name", "student"),
     [
         ("ada.ipynb", "ada"),
-        ("x; rm -rf ...ipynb", "x-rm-rf"),
+        ("x; rm -rf.ipynb", "x-rm--rf"),
         ("=HYPERLINK(1).ipynb", "HYPERLINK-1"),
         ("Zoë Müller.ipynb", "Zoë-Müller"),
         ("ada_12345_67890_small.ipynb", "ada_12345"),
@@ -344,6 +344,13 @@ def test_a_missing_answer_is_not_filled_from_the_solution():
 def test_names_of_students_are_safe(tmp_path, name, student):
     (tmp_path / name).write_text("{}")
     assert [one.student for one in submissions.collect(tmp_path, "small")] == [student]
+
+
+def test_a_folder_that_nbgraders_exchange_collected_is_understood(tmp_path):
+    for student, name in (("ada", "small"), ("ada", "other"), ("bob", "other")):
+        (tmp_path / student / name).mkdir(parents=True)
+        (tmp_path / student / name / f"{name}.ipynb").write_text(f"{student} {name}")
+    assert [(one.student, one.data) for one in submissions.collect(tmp_path, "small")] == [("ada", b"ada small")]
 
 
 def test_the_newest_of_two_hand_ins_counts(tmp_path):
@@ -388,3 +395,34 @@ def test_the_watch_alone_ends_a_cage_that_takes_too_much(monkeypatch, tmp_path):
         watched(process)
         assert process.wait(timeout=30) == -signal.SIGKILL
     os.killpg(process.pid, signal.SIGKILL)  # the cage's namespace does this for its own
+
+
+GRADES = "student,score,max,status,flags\nada_11,70,100,graded,\nbob_12,40,100,flagged,late\neve_99,1,100,graded,\n"
+
+
+@pytest.mark.parametrize(
+    ("export", "column", "filled"),
+    [
+        ("Student,ID,Section,Homework 1 (4)\nAda,11,A,\nBob,12,A,\n", "Homework 1", "Ada,11,A,70\nBob,12,A,\n"),
+        ("\ufeffIdentifier,Full name,Grade\nParticipant 11,Ada,\nParticipant 12,Bob,5\n", "Grade", "11,Ada,70\n"),
+    ],
+)
+def test_marks_go_into_the_tables_of_canvas_and_moodle(export, column, filled):
+    text, left_out = sheets.fill(export, GRADES, column)
+    assert filled in text
+    assert left_out == ["bob_12: flagged", "eve_99: not in the table"]
+    assert "40" in sheets.fill(export, GRADES, column, ("graded", "flagged"))[0]
+
+
+@pytest.mark.parametrize(
+    ("export", "message"),
+    [
+        ("", "needs a column ID or Identifier"),
+        ("Name,Grade\n", "needs a column ID or Identifier"),
+        ("ID,Mark\n", "needs one column 'Grade'; it has 0"),
+        ("ID,Grade 1,Grade 2\n", "needs one column 'Grade'; it has 2"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(export, message):
+    with pytest.raises(ValueError, match=message):
+        sheets.fill(export, GRADES, "Grade")
