@@ -1,0 +1,156 @@
+"""Marks in nbgrader's gradebook: what the judge decided goes in, hand marks are made there, sums come out.
+
+nbgrader never executes a submission here. Its step "execute" is replaced by :class:`AttachRun`, which puts the outputs
+of the caged run in place, and "save grades" by :class:`SaveMarks`, which takes the judge's marks. The course's own
+configuration file does the same for a person who presses a button in nbgrader's pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import nbformat
+from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
+from nbconvert.preprocessors.sanitize import SanitizeHTML
+from nbformat.v4 import new_output
+from nbgrader import utils
+from nbgrader.api import Gradebook
+from nbgrader.converters import Autograde, GenerateAssignment, GenerateFeedback
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import (
+    CheckCellMetadata,
+    ClearHiddenTests,
+    GetGrades,
+    NbGraderPreprocessor,
+    OverwriteCells,
+    SaveAutoGrades,
+)
+from sqlalchemy.exc import SAWarning
+from traitlets.config import Config
+
+from grading import notebooks
+
+STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
+
+
+class AttachRun(NbGraderPreprocessor):
+    """Take the outputs of the caged run, and for a marked cell what the judge says of them."""
+
+    def preprocess(self, nb, resources):
+        """Change the notebook ``nb`` of the student and assignment that ``resources`` name."""
+        place = resources["nbgrader"]
+        saved = json.loads(run_file(Path.cwd(), place["assignment"], place["student"]).read_text(encoding="utf-8"))
+        executed = nbformat.from_dict(saved["notebook"])
+        for cell, ran in zip(nb.cells, executed.cells, strict=True):
+            if cell.cell_type != "code":
+                continue
+            cell.outputs = ran.outputs
+            if mark := saved["marks"].get(notebooks.grade_id(cell)):
+                cell.metadata["gpbook"] = {"score": mark["score"]}
+                cell.outputs = [new_output("stream", name="stdout", text=mark["why"])]
+        return nb, resources
+
+
+class SaveMarks(SaveAutoGrades):
+    """Save the judge's marks; words, and answers that the judge leaves open, wait for a person."""
+
+    def _add_score(self, cell, resources):
+        grade = self.gradebook.find_grade(
+            notebooks.grade_id(cell), self.notebook_id, self.assignment_id, self.student_id
+        )
+        if cell.cell_type == "code":
+            grade.auto_score = cell.metadata["gpbook"]["score"]
+        else:
+            grade.auto_score, _ = utils.determine_grade(cell, self.log)
+        # A hand mark of an earlier hand-in stays, and a person looks at it again.
+        grade.needs_manual_grade = grade.manual_score is not None or grade.auto_score is None
+        self.gradebook.db.commit()
+
+
+def configure(config: Config, root: str | Path) -> None:
+    """Set up nbgrader for the course in the folder ``root``."""
+    config.CourseDirectory.root = str(root)
+    config.CourseDirectory.course_id = "gpbook"
+    config.CourseDirectory.db_url = f"sqlite:///{Path(root).resolve()}/gradebook.db"
+    config.ClearSolutions.code_stub = {"python": STUB}
+    config.Autograde.sanitize_preprocessors = [OverwriteCells, CheckCellMetadata]
+    config.Autograde.autograde_preprocessors = [AttachRun, SaveMarks, SanitizeHTML, CheckCellMetadata]
+    # Students see that there was a hidden cell, what they had for it and why, and not its inputs.
+    config.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, CSSHTMLHeaderPreprocessor]
+
+
+def run_file(root: str | Path, name: str, student: str) -> Path:
+    """Where the outcome of a student's caged run is kept."""
+    return Path(root) / "runs" / name / f"{student}.json"
+
+
+class Course:
+    """The gradebook and folders of one course, in nbgrader's layout."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).resolve()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.config = Config()
+        configure(self.config, self.root)
+        (self.root / "nbgrader_config.py").write_text(_CONFIG.format(book=str(Path(__file__).parents[1])))
+
+    def add_assignment(self, name: str, source: Path) -> None:
+        """Enter the assignment whose notebook is ``source`` into the gradebook, or bring it up to date."""
+        folder = self.root / "source" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, folder / f"{name}.ipynb")
+        self._convert(GenerateAssignment, name, ".")
+
+    def record(self, name: str, student: str, notebook) -> None:
+        """Write the marks of a student's run into the gradebook, unless this run's stand there.
+
+        Args:
+            name: the assignment.
+            student: who.
+            notebook: what was run; its outcome is in :func:`run_file`, and its metadata say which run it is.
+        """
+        recorded = self.root / "autograded" / student / name / f"{name}.ipynb"
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if json.loads(recorded.read_text(encoding="utf-8"))["metadata"]["gpbook"] == notebook.metadata.gpbook:
+                return
+        folder = self.root / "submitted" / student / name
+        folder.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+        self._convert(Autograde, name, student)
+
+    def feedback(self, name: str, student: str) -> str:
+        """The page that the student may see, with all marks and comments so far."""
+        self._convert(GenerateFeedback, name, student)
+        return (self.root / "feedback" / student / name / f"{name}.html").read_text(encoding="utf-8")
+
+    def total(self, name: str, student: str) -> tuple[float, list[str]]:
+        """A student's score so far, and the ids of the cells that wait for a person."""
+        with Gradebook(self.config.CourseDirectory.db_url, "gpbook") as gradebook:
+            work = gradebook.find_submission_notebook(name, name, student)
+            return work.score, sorted(grade.name for grade in work.grades if grade.needs_manual_grade)
+
+    def _convert(self, step, name: str, student: str) -> None:
+        place = CourseDirectory(config=self.config, assignment_id=name, student_id=student)
+        converter = step(coursedir=place, config=self.config)
+        converter.force = True
+        converter.log.setLevel("ERROR")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SAWarning)  # nbgrader's own queries
+            converter.start()
+
+
+_CONFIG = """\
+# Written by `make grade`. nbgrader reads it here, also behind the buttons of its pages.
+import sys
+
+c = get_config()
+c.Autograde.autograde_preprocessors = []  # should the next line fail: nothing is executed outside of the cage
+sys.path.insert(0, {book!r})
+from grading.gradebook import configure
+
+configure(c, ".")
+"""
