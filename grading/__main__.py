@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import csv
 import fcntl
+import hashlib
 import html
 import io
 import json
@@ -108,25 +109,28 @@ def _write(course, assignment) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
     for path in sorted((course.root / "runs" / assignment.name).glob("*.json")):
-        score, status, flags, page = _result(course, assignment, path.stem)
+        score, status, flags = _result(course, assignment, path.stem, folder / "feedback" / f"{path.stem}.html")
         writer.writerow([path.stem, f"{score:g}", f"{notebooks.points(assignment.source):g}", status, "; ".join(flags)])
-        replace_file(folder / "feedback" / f"{path.stem}.html", page)
     replace_file(folder / "grades.csv", text.getvalue())
     return folder / "grades.csv"
 
 
-def _result(course, assignment, student: str) -> tuple[float, str, list[str], str]:
-    """Score, status, flags and the page of feedback of one student."""
+def _result(course, assignment, student: str, page: Path) -> tuple[float, str, list[str]]:
+    """Score, status and flags of one student, whose feedback is written to ``page`` where it has changed."""
     outcome = _outcome(course, assignment.name, student)
     if "failed" in outcome:
-        why = html.escape(outcome["failed"])
-        page = f"<!doctype html><meta charset=utf-8><title>{assignment.name}</title><p>Not marked: {why}</p>"
-        return 0.0, FAILED, [*outcome["said"], outcome["failed"]], page
+        head = f"<!doctype html><meta charset=utf-8><title>{assignment.name}</title>"
+        replace_file(page, f"{head}<p>Not marked: {html.escape(outcome['failed'])}</p>\n")
+        return 0.0, FAILED, [*outcome["said"], outcome["failed"]]
     course.record(assignment.name, student, nbformat.from_dict(outcome["notebook"]))
-    score, waiting = course.total(assignment.name, student)
-    status = FLAGGED if outcome["said"] else BY_HAND if waiting else GRADED
-    flags = [*outcome["said"], f"to mark by hand: {', '.join(waiting)}"] if waiting else outcome["said"]
-    return score, status, flags, course.feedback(assignment.name, student)
+    total = course.total(assignment.name, student)
+    # A page takes a second, so it says at its end which marks and comments it was made from.
+    made_from = hashlib.sha256(f"{outcome['key']} {total.said}".encode()).hexdigest()
+    if not (page.exists() and page.read_text(encoding="utf-8").endswith(f"<!-- {made_from} -->\n")):
+        replace_file(page, f"{course.feedback(assignment.name, student)}<!-- {made_from} -->\n")
+    status = FLAGGED if outcome["said"] else BY_HAND if total.waiting else GRADED
+    flags = [*outcome["said"], f"to mark by hand: {', '.join(total.waiting)}"] if total.waiting else outcome["said"]
+    return total.score, status, flags
 
 
 def _outcome(course, name: str, student: str) -> dict:

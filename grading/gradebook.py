@@ -11,6 +11,7 @@ import contextlib
 import json
 import shutil
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -97,6 +98,15 @@ def run_file(root: str | Path, name: str, student: str) -> Path:
     return Path(root) / "runs" / name / f"{student}.json"
 
 
+@dataclass(frozen=True)
+class Total:
+    """A student's marks: their sum so far, the ids of the cells that wait for a person, and all marks and comments."""
+
+    score: float
+    waiting: list[str]
+    said: str
+
+
 class Course:
     """The gradebook and folders of one course, in nbgrader's layout."""
 
@@ -129,6 +139,9 @@ class Course:
         folder = self.root / MERGED / student / name
         folder.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, folder / f"{name}.ipynb")
+        for file in ("timestamp.txt", "submission_secret.txt"):  # by which the exchange gives feedback back
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy(self.root / "submitted" / student / name / file, folder)
         self._convert(Autograde, name, student)
 
     def feedback(self, name: str, student: str) -> str:
@@ -136,11 +149,13 @@ class Course:
         self._convert(GenerateFeedback, name, student)
         return (self.root / "feedback" / student / name / f"{name}.html").read_text(encoding="utf-8")
 
-    def total(self, name: str, student: str) -> tuple[float, list[str]]:
-        """A student's score so far, and the ids of the cells that wait for a person."""
+    def total(self, name: str, student: str) -> Total:
+        """A student's marks so far."""
         with Gradebook(self.config.CourseDirectory.db_url, "gpbook") as gradebook:
             work = gradebook.find_submission_notebook(name, name, student)
-            return work.score, sorted(grade.name for grade in work.grades if grade.needs_manual_grade)
+            waiting = sorted(grade.name for grade in work.grades if grade.needs_manual_grade)
+            said = [(grade.name, grade.score) for grade in work.grades] + [(c.name, c.comment) for c in work.comments]
+            return Total(work.score, waiting, repr(sorted(said, key=repr)))
 
     def _convert(self, step, name: str, student: str) -> None:
         place = CourseDirectory(config=self.config, assignment_id=name, student_id=student)
