@@ -9,7 +9,12 @@ import pytest
 from gpbook_utils import handouts
 from grading import notebooks
 
-pytestmark = pytest.mark.parametrize("name", runs.NAMES)
+everyday = pytest.mark.parametrize("name", runs.NAMES)
+# The capstone trains models in almost every answer, so its wrong ones are tried by `make test-deep`.
+LONG = {"audit"}
+thorough = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.deep if name in LONG else ()) for name in runs.NAMES]
+)
 load = functools.cache(runs.load)
 
 
@@ -34,6 +39,7 @@ def hidden(cell):
     return "### BEGIN HIDDEN TESTS" in cell.source
 
 
+@everyday
 def test_points_add_to_a_hundred_and_most_are_automatic(name):
     points = {
         role: sum(c.metadata.nbgrader.points for c in load(name).marked(role).values()) for role in ("probe", "words")
@@ -42,6 +48,7 @@ def test_points_add_to_a_hundred_and_most_are_automatic(name):
     assert 70 <= points["probe"] <= 85
 
 
+@everyday
 def test_every_special_cell_is_in_the_graders_format(name):
     seen = []
     for cell in load(name).cells:
@@ -57,6 +64,7 @@ def test_every_special_cell_is_in_the_graders_format(name):
     assert len(seen) == len(set(seen))
 
 
+@everyday
 def test_every_question_has_a_check_probes_and_wrong_answers(name):
     tried = runs.mutants(name).MUTANTS
     assert set(tried) == set(questions(name))
@@ -68,6 +76,7 @@ def test_every_question_has_a_check_probes_and_wrong_answers(name):
     assert any(hidden(cell) for cell in load(name).marked("probe").values())
 
 
+@everyday
 def test_a_hidden_probe_shows_nothing(name):
     for cell in load(name).marked("probe").values():
         if hidden(cell):
@@ -75,6 +84,7 @@ def test_a_hidden_probe_shows_nothing(name):
             assert all(line.startswith("#") for line in open_text.splitlines() if line.strip()), cell.source
 
 
+@everyday
 def test_every_value_of_a_probe_has_a_rule(name):
     for probe in load(name).marked("probe"):
         got = solved(name)[probe]
@@ -82,11 +92,13 @@ def test_every_value_of_a_probe_has_a_rule(name):
         assert set(got) == set(load(name).rules(probe))
 
 
+@everyday
 def test_the_solution_runs_from_top_to_bottom(name):
     failed = {cell: found for cell, found in solved(name).items() if isinstance(found, Exception)}
     assert not failed
 
 
+@everyday
 def test_a_solution_needs_no_other_answer_and_gives_the_same_again(name):
     """So an unanswered question costs only its own marks."""
     for question in questions(name):
@@ -95,6 +107,7 @@ def test_a_solution_needs_no_other_answer_and_gives_the_same_again(name):
             assert runs.is_right(again[probe], solved(name)[probe], load(name).rules(probe)), (probe, again[probe])
 
 
+@everyday
 def test_an_unsolved_question_has_no_marks(name):
     for cell in filter(notebooks.is_answer, handouts.load(name).cells):
         question = notebooks.grade_id(cell)
@@ -106,6 +119,7 @@ def test_an_unsolved_question_has_no_marks(name):
             assert isinstance(got[probe], Exception), probe
 
 
+@thorough
 def test_every_wrong_answer_loses_marks_by_a_margin(name):
     for question, tried in runs.mutants(name).MUTANTS.items():
         for mistake, source in tried.items():
@@ -114,6 +128,7 @@ def test_every_wrong_answer_loses_marks_by_a_margin(name):
             assert lost, (question, mistake, got)
 
 
+@thorough
 def test_every_hidden_probe_catches_what_the_student_cannot_see(name):
     for question, tried in runs.mutants(name).MUTANTS.items():
         probes = load(name).probes(question)
@@ -128,6 +143,7 @@ def test_every_hidden_probe_catches_what_the_student_cannot_see(name):
             assert caught, f"no wrong answer passes all that is visible of {question} and fails {probe}"
 
 
+@thorough
 def test_other_right_answers_keep_all_marks(name):
     for question, tried in runs.mutants(name).ACCEPTED.items():
         assert question in questions(name)
