@@ -103,14 +103,21 @@ class Handout(SphinxDirective):
 
 
 class Handouts(SphinxDirective):
-    """A list of the assignments, one line each, with links to their pages in the folder ``assignments``."""
+    """A list of the assignments, one line each, with links to their pages in the folder ``assignments``.
+
+    Its arguments are the names in the order of the course; an assignment that is not named follows after them.
+    """
+
+    optional_arguments = 99
 
     def run(self) -> list[nodes.Node]:
         """Return the list; without assignments, a sentence."""
         self.env.note_reread()
         assignments = folder(self.env.app)
         try:
-            found = {name: handouts.facts(handouts.load(name, assignments)) for name in handouts.names(assignments)}
+            known = handouts.names(assignments)
+            names = [*(name for name in self.arguments if name in known), *sorted(set(known) - set(self.arguments))]
+            found = {name: handouts.facts(handouts.load(name, assignments)) for name in names}
         except ValueError as error:
             raise self.error(str(error)) from error
         lines = [f"- [{one.title or name}](assignments/{name}.md): {one}" for name, one in found.items()]
