@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import sample_course
+import sample_course as course
 from browser import FLAGS, barriers, broken_links, find_browser, look_at, require_browser, serve, visit
 from nbformat import v4
 from playwright.sync_api import sync_playwright
@@ -127,7 +127,7 @@ def build_course(folder: Path, **environment: str) -> subprocess.CompletedProces
     """Build a book with an assignment, ``sample``, and with the page of another that is missing."""
     source = write_sample(folder / "source")
     if not (source / "assignments").exists():
-        sample_course.write_assignment(source / "assignments")
+        course.write_assignment(source / "assignments")
     pages = ["chapters/assignments", "chapters/assignments/sample", "chapters/assignments/absent"]
     (source / "chapters" / "assignments").mkdir()
     (source / "chapters" / "assignments.md").write_text("# Assignments\n\n```{handouts}\n```\n")
@@ -212,11 +212,9 @@ def test_search(browser, book):
 
 def test_no_secret_of_an_assignment_is_in_the_book(book):
     names = handouts.names()
-    lines = set().union(
-        *(sample_course.secrets(ROOT / "assignments" / name, sample_course.public_texts()) for name in names)
-    )
+    lines = set().union(*(course.secrets(ROOT / "assignments" / name, course.public_texts()) for name in names))
     assert len(lines) >= 20 * len(names)
-    looked, found = sample_course.search(book, lines)
+    looked, found = course.search(book, lines)
     assert looked[".html"] >= 20 and looked[".js"] >= 5 and looked[".ipynb"] >= 13 + len(names) and looked[".md"] >= 8
     assert len(list(book.glob("assignments/*.zip"))) == len(names)
     assert found == []
@@ -226,9 +224,9 @@ def test_no_secret_of_an_assignment_is_in_the_book(book):
 
 
 def test_no_secret_is_in_a_book_with_an_assignment(lessons, tmp_path):
-    lines = sample_course.secrets(sample_course.write_assignment(tmp_path))
+    lines = course.secrets(course.write_assignment(tmp_path))
     assert len(lines) == 11
-    looked, found = sample_course.search(lessons, lines)
+    looked, found = course.search(lessons, lines)
     assert found == []
     assert looked[".html"] >= 6 and looked[".ipynb"] == 2 and looked[".py"] > 20  # one notebook is the page's own
     text = "".join(path.read_text() for path in lessons.rglob("*.html"))
@@ -262,7 +260,7 @@ def test_the_overview_lists_what_there_is_and_a_missing_one_says_so(browser, les
 
 
 def test_build_refuses_an_assignment_that_would_leak(tmp_path):
-    folder = sample_course.write_assignment(tmp_path / "source" / "assignments")
+    folder = course.write_assignment(tmp_path / "source" / "assignments")
     (folder / "sample.ipynb").write_text((folder / "sample.ipynb").read_text().replace("### END SOLUTION", "### END"))
     result = build_course(tmp_path)
     assert result.returncode != 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import sample_course
+import sample_course as course
 from nbformat import v4
 
 from book_theme.handouts import service_links
@@ -25,12 +25,12 @@ ASSIGNMENTS = [ROOT / "assignments" / name for name in handouts.names()]
 
 @pytest.fixture
 def student():
-    return handouts.student_version(sample_course.source(), "sample.ipynb")
+    return handouts.student_version(course.source(), "sample.ipynb")
 
 
 @pytest.fixture
 def assignments(tmp_path):
-    sample_course.write_assignment(tmp_path / "assignments")
+    course.write_assignment(tmp_path / "assignments")
     return tmp_path / "assignments"
 
 
@@ -61,12 +61,12 @@ def test_what_the_student_sees(student):
     assert cells["q1_b"].source == "# Marked after handing in: other scales."
     assert cells["q2_words"].source == "YOUR ANSWER HERE" and "attachments" not in cells["q2_words"]
     same = {"imports", "q1_check", "q1_a"}
-    assert all(cells[id].source == cell.source for id, cell in by_id(sample_course.source()).items() if id in same)
+    assert all(cells[id].source == cell.source for id, cell in by_id(course.source()).items() if id in same)
 
 
 def test_a_region_may_stand_anywhere_in_a_cell_and_more_than_once():
     text = "if x:\n\t### BEGIN SOLUTION\n\ty = 1\n\t### END SOLUTION\nz = 2\n# BEGIN SOLUTION\nw = 3\n# END SOLUTION\nv"
-    cell = sample_course.special(v4.new_code_cell(text), "q1", "solution")
+    cell = course.special(v4.new_code_cell(text), "q1", "solution")
     released = handouts.student_version(v4.new_notebook(cells=[cell])).cells[0].source
     stub = "# YOUR CODE HERE\n{0}raise NotImplementedError()"
     assert released == "if x:\n\t" + stub.format("\t") + "\nz = 2\n" + stub.format("") + "\nv"
@@ -104,7 +104,7 @@ def test_nbgrader_releases_the_same_cells(folder, assignments, tmp_path):
 
 
 def test_other_metadata_stays_behind():
-    notebook = sample_course.source()
+    notebook = course.source()
     notebook.metadata["gpbook"] = {"package_code": "1"}
     notebook.cells[0].metadata.update(tags=["kept"], execution={"iopub.status.busy": "2026"}, note="the answer is c")
     released = handouts.student_version(notebook)
@@ -112,7 +112,7 @@ def test_other_metadata_stays_behind():
 
 
 def test_the_source_is_left_as_it_is():
-    notebook = sample_course.source()
+    notebook = course.source()
     before = json.dumps(notebook)
     nbformat.validate(handouts.student_version(notebook))
     assert json.dumps(notebook) == before
@@ -140,8 +140,8 @@ STREAM = v4.new_output("stream", text="1e-7")
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (edit("q1", sample_course.SOLUTION.rstrip("\n"), "def f(): ..."), "cell 4 (q1: 'def f(): ...'): is a solution; put"),
-        (edit("q2_words", sample_course.WORDS, "The scale."), "cell 9 (q2_words: 'The scale.'): is a solution; put"),
+        (edit("q1", course.SOLUTION.rstrip("\n"), "def f(): ..."), "cell 4 (q1: 'def f(): ...'): is a solution; put"),
+        (edit("q2_words", course.WORDS, "The scale."), "cell 9 (q2_words: 'The scale.'): is a solution; put"),
         (edit("q1", "    ### END SOLUTION"), "BEGIN SOLUTION has no END SOLUTION after it"),
         (edit("q1", "    ### BEGIN SOLUTION\n"), "END SOLUTION has no BEGIN SOLUTION before it"),
         (edit("q1", "    return", "    ### BEGIN SOLUTION\n    return"), "BEGIN SOLUTION follows BEGIN SOLUTION"),
@@ -168,7 +168,7 @@ STREAM = v4.new_output("stream", text="1e-7")
     ],
 )  # fmt: skip
 def test_what_cannot_be_released_is_refused_and_named(change, says):
-    notebook = sample_course.source()
+    notebook = course.source()
     change(notebook)
     with pytest.raises(handouts.HandoutError) as caught:
         handouts.student_version(notebook, "sample.ipynb")
@@ -290,7 +290,7 @@ def test_the_command_refuses_in_words(assignments, tmp_path, capsys):
 
 
 def test_all_of_them_for_a_branch(assignments, tmp_path):
-    sample_course.write_assignment(assignments, "second")
+    course.write_assignment(assignments, "second")
     assert handouts.main(["--all", str(tmp_path / "branch"), "--assignments", str(assignments)]) == 0
     written = {path.relative_to(tmp_path / "branch").as_posix() for path in (tmp_path / "branch").rglob("*")}
     assert {"sample/sample.ipynb", "second/second.ipynb", "second/gpbook_utils/models.py", "runtime.txt"} <= written
@@ -332,7 +332,7 @@ def test_another_host_has_no_colab_and_without_a_hub_there_is_a_form():
 
 
 def test_what_is_secret_in_the_sample(assignments):
-    found = sample_course.secrets(assignments / "sample", public=["if a.shape != b.shape:"])
+    found = course.secrets(assignments / "sample", public=["if a.shape != b.shape:"])
     assert found == {
         'raise ValueError("two shapes, <no> & \\"one\\" distance")',
         "return torch.linalg.norm(a - b) / torch.linalg.norm(a) # über alles",
@@ -350,10 +350,10 @@ def test_what_is_secret_in_the_sample(assignments):
 @pytest.mark.parametrize("folder", ASSIGNMENTS or [None], ids=lambda folder: folder.name if folder else "sample")
 def test_no_secret_is_in_the_zip(folder, assignments, tmp_path):
     folder = folder or assignments / "sample"
-    lines = sample_course.secrets(folder, sample_course.public_texts())
+    lines = course.secrets(folder, course.public_texts())
     assert len(lines) >= 8
     handouts.write_zip(folder.name, tmp_path / "out", folder.parent)
-    looked, found = sample_course.search(tmp_path / "out", lines)
+    looked, found = course.search(tmp_path / "out", lines)
     assert looked[".py"] == len(PACKAGE_FILES) - 1 and looked[".ipynb"] == 1 and looked[".txt"] >= 2
     assert found == []
 
@@ -387,5 +387,5 @@ def test_a_secret_is_found_in_each_kind_of_file(tmp_path, name, content):
             archive.writestr(entry, content)
     else:
         (tmp_path / file).write_text(content)
-    looked, found = sample_course.search(tmp_path, {sample_course.plain(LINE), "another line that is secret"})
-    assert found == [f"{name}: {sample_course.plain(LINE)}"] and looked.total() == 1
+    looked, found = course.search(tmp_path, {course.plain(LINE), "another line that is secret"})
+    assert found == [f"{name}: {course.plain(LINE)}"] and looked.total() == 1
