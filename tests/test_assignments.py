@@ -10,8 +10,8 @@ from gpbook_utils import handouts
 from grading import notebooks
 
 everyday = pytest.mark.parametrize("name", runs.NAMES)
-# The capstone trains models in almost every answer, so its wrong ones are tried by `make test-deep`.
-LONG = {"audit"}
+# These train models in many of their answers, so the wrong ones are tried by `make test-deep`.
+LONG = {"audit", "initialisation"}
 thorough = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.deep if name in LONG else ()) for name in runs.NAMES]
 )

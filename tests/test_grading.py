@@ -106,7 +106,7 @@ def test_feedback_tells_the_marks_and_no_hidden_line(term):
         assert "hacked'</script>" not in page
     assert "Right." in pages["right"]
     assert "Not right: total differs by" in pages["special_cased"]
-    assert "The cell failed: NotImplementedError" in pages["unsolved"]
+    assert "The cell failed: NameError" in pages["unsolved"]
     assert "Not marked: there is no notebook in it" in pages["empty"]
 
 
