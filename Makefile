@@ -8,6 +8,10 @@ READY  := .venv/ready
 GRADER := .venv-grading/bin
 A      :=
 SUBMISSIONS :=
+# Two processes run the tests: most of a test is single-threaded. A module's tests, or a chapter's cells, stay together;
+# among the deep tests, those of a named group.
+TESTS := -m pytest -n 2 --dist loadfile
+DEEP  := -m pytest -n 2 --dist loadgroup
 
 # Threads that spin while they wait make small problems several times slower; no number changes.
 export OMP_WAIT_POLICY := PASSIVE
@@ -38,11 +42,11 @@ run: $(READY)  ## execute the chapters and store them; C=01 for one
 test: $(READY) .venv-grading/ready  ## what to run before every change
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/python -m pytest
+	@$(BIN)/python $(TESTS)
 
 test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage
-	@$(BIN)/python -m gpbook_utils.machine lowered $(BIN)/python -m pytest chapters
-	@$(BIN)/python -m pytest -m deep
+	@$(BIN)/python -m gpbook_utils.machine lowered $(BIN)/python $(TESTS) chapters
+	@$(BIN)/python $(DEEP) -m deep
 
 lab: $(READY)  ## open the chapters in JupyterLab
 	@if [ -e .git ]; then \

@@ -5,7 +5,8 @@
 - A session over the chapters must find notebooks.
 - A claim that this machine's record decided must not become "not observable here".
 
-The session ends with a count of what ran.
+The session ends with a count of what ran. With pytest-xdist (`-n 2`) workers run the tests, each in a session of its
+own, and tell the controlling session what they found.
 """
 
 import json
@@ -64,19 +65,32 @@ class Strictness:
             report.outcome = "failed"
             report.longrepr = f"an expected failure is a failure here: {report.wasxfail or 'no reason given'}"
             del report.wasxfail
-        if call.when == "call" and not report.skipped:
-            self.ran[kind(item)] += 1
-            if isinstance(item, IPyNbCell):
-                self.notebooks.add(item.path)
+        report.kind = kind(item)
         return report
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and not report.skipped:
+            self.ran[report.kind] += 1
+            if report.kind == "cell":
+                self.notebooks.add(report.nodeid.split("::")[0])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        told = getattr(node, "workeroutput", {})  # a worker that died tells nothing; its test has failed
+        self.collected_cells += told.get("collected_cells", 0)
+        self.problems += told.get("lost_claims", [])
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session):
         verdicts = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
         self.log.unlink()
+        lost = lost_claims(verdicts, self.root / "records")
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput |= {"collected_cells": self.collected_cells, "lost_claims": lost}
+            return (yield)
+        self.problems += lost
         if self.asks_for_chapters() and not self.collected_cells:
             self.problems.append("no notebook was found in chapters/")
-        self.problems += lost_claims(verdicts, self.root / "records")
         if self.problems and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return (yield)

@@ -155,7 +155,8 @@ class GaussianLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, factor: Tensor, covariance: Tensor, diagonal: Tensor, residual: Tensor) -> Tensor:
         """``factor`` is the lower Cholesky factor of A, computed without a graph; D is given by its diagonal."""
-        alpha = torch.cholesky_solve(residual.unsqueeze(-1), factor).squeeze(-1)
+        half_way = torch.linalg.solve_triangular(factor, residual.unsqueeze(-1), upper=False)
+        alpha = torch.linalg.solve_triangular(factor.mT, half_way, upper=True).squeeze(-1)
         ctx.save_for_backward(factor, alpha)
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return ((residual * alpha).sum(-1) + log_det + residual.shape[-1] * math.log(2 * math.pi)) / 2
@@ -165,7 +166,8 @@ class GaussianLoss(torch.autograd.Function):
         """Gradients for K, the diagonal of D, and r."""
         factor, alpha = ctx.saved_tensors
         half = upstream[..., None, None] / 2
-        gradient = torch.cholesky_inverse(factor).mul_(half)
+        # LAPACK's inverse lies in memory by columns; its transpose, which is equal, by rows, as K and all that made K.
+        gradient = torch.cholesky_inverse(factor).mT.mul_(half)
         gradient.baddbmm_(half * alpha.unsqueeze(-1), alpha.unsqueeze(-2), alpha=-1)
         return None, gradient, gradient.diagonal(dim1=-2, dim2=-1), alpha * upstream.unsqueeze(-1)
 
@@ -253,11 +255,11 @@ class ExactLoss(BatchLoss):
         self.closed_form = closed_form
 
     def _loss(self, model, likelihood) -> tuple[Tensor, dict[int, str], set[int]]:
-        objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
-        prior = model(*model.train_inputs)
         if not self.closed_form:
-            return -objective(prior, model.train_targets), {}, set()
-        observed = likelihood(prior)
+            objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+            return -objective(model(*model.train_inputs), model.train_targets), {}, set()
+        with gpytorch.settings.lazily_evaluate_kernels(False):  # all of K is needed, at once
+            observed = likelihood(model(*model.train_inputs))
         covariance, diagonal = split(observed.lazy_covariance_matrix)
         residual = model.train_targets - observed.mean
         system = covariance.detach().clone()
@@ -265,6 +267,7 @@ class ExactLoss(BatchLoss):
         factor, problems, jittered = factorise(system)
         log_density = -GaussianLoss.apply(factor, covariance, diagonal.expand_as(residual), residual)
         if any(True for _ in model.named_priors()) or any(True for _ in model.added_loss_terms()):
+            objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
             log_density = objective._add_other_terms(log_density, ())
         return -log_density / residual.shape[-1], problems, jittered
 

@@ -255,31 +255,37 @@ def _lbfgs(loss, rows: Tensor, members: int, tol: float, steps: int) -> list[_Pa
 def _minimise(hub: greenlet, row: Tensor, tol: float, steps: int) -> _Path:
     """L-BFGS-B from one start; where it wants to know the loss, it asks ``hub``."""
     points, losses = [], []
+    here = last = None  # gradients at the last of the points, and where the loss was asked for last
     trouble = None
     jittered = False
     evaluations = 0
 
     def arrive(intermediate_result):
-        nonlocal trouble
+        nonlocal trouble, here
+        if last is None:
+            raise ArithmeticError(trouble)
         trouble = None  # of an earlier line search that found a way out
+        here = last
         points.append(intermediate_result.x.copy())
         losses.append(float(intermediate_result.fun))
 
     def ask(x):
-        nonlocal trouble, jittered, evaluations
-        value, gradient, problem, helped = hub.switch(x)
+        nonlocal trouble, jittered, evaluations, here, last
+        value, last, problem, helped = hub.switch(x)
         jittered |= helped
         evaluations += 1
-        if problem is not None:
-            trouble = f"{problem}, at evaluation {evaluations}"
-            value = losses[-1] + 1e3 * (1 + abs(losses[-1])) if losses else np.nan  # a wall: the line search turns back
-            gradient = np.zeros_like(x)
-        if not losses:
+        if not points:
             points.append(x.copy())
             losses.append(value)
-            if trouble:
+            here = last
+        if problem is not None:
+            trouble, last = f"{problem}, at evaluation {evaluations}", None
+            if evaluations == 1:
                 raise ArithmeticError(trouble)
-        return value, gradient
+            # A wall, as high as the line would have fallen: SciPy's line search turns back to a ninth of the step. From
+            # a much higher one it turns back to a step that is lost in rounding.
+            return losses[-1] + abs(here @ (x - points[-1])), np.zeros_like(x)
+        return value, last
 
     slope = np.nan
     try:

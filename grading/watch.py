@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 
 LOOK = 0.1  # seconds
+REMOVAL = 60.0  # seconds that a control group may take to become empty
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -98,6 +100,9 @@ def _watch(process, limits, ended) -> None:
 
 def _groups(limits: Limits) -> list[Path]:
     """New control groups with the limits of memory and tasks, version 1 or 2; none without the right to make them."""
+    for left in CGROUPS.glob("**/gpbook-*"):  # of a grader that was killed
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            _remove(left)
     name = f"gpbook-{os.getpid()}-{time.monotonic_ns()}"
     if (CGROUPS / "cgroup.controllers").exists():
         wanted = {CGROUPS / name: {"memory.max": limits.memory, "memory.swap.max": 0, "pids.max": limits.tasks}}
@@ -121,8 +126,14 @@ def _groups(limits: Limits) -> list[Path]:
 
 
 def _remove(group: Path) -> None:
-    for _ in range(50):  # until the kernel has buried the group's last process
+    end = time.monotonic() + REMOVAL
+    while time.monotonic() < end:
         with contextlib.suppress(OSError):
             group.rmdir()
             return
+        # The cage's own end reaches all of its processes, but a busy kernel takes seconds to bury hundreds of them.
+        with contextlib.suppress(OSError):
+            for process in map(int, (group / "cgroup.procs").read_text().split()):
+                if process > 0:  # 0 stands for one of another namespace; to kill, it means the caller's own group
+                    os.kill(process, signal.SIGKILL)
         time.sleep(LOOK)

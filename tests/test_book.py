@@ -158,7 +158,8 @@ def open_page(browser, folder: Path, name: str, check, **options):
 # The book
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+# The sample page is looked at in the dark too; every page, in the deep tests.
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.deep)])
 def test_every_page(browser, book, scheme):
     pages = sorted(path.relative_to(book) for path in book.rglob("*.html") if "_static" not in path.parts)
     assert len(pages) >= 5

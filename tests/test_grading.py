@@ -26,10 +26,15 @@ LIMITS = ("--seconds", "5", "--gigabytes", "2")
 caged = pytest.mark.skipif(sys.platform != "linux", reason="the cage needs Linux")
 
 
-def grade(*arguments, path=f"{GRADER}:{os.environ['PATH']}"):
+def of_the_class(test):
+    """Mark a test of ``term``, which is made once: a worker that runs one of them runs all."""
+    return caged(pytest.mark.deep(pytest.mark.xdist_group("class")(test)))
+
+
+def grade(*arguments, path=f"{GRADER}:{os.environ['PATH']}", **environment):
     """The command behind ``make grade``, in the grader's own environment."""
     command = [GRADER / "python", "-m", "grading", *map(str, arguments)]
-    environment = {**os.environ, "PATH": path, "TOKEN": "a secret of the grader"}
+    environment = {**os.environ, "PATH": path, "TOKEN": "a secret of the grader", **environment}
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -44,12 +49,13 @@ def term(tmp_path_factory):
     folder = tmp_path_factory.mktemp("term")
     wanted = grading_class.write_class(folder / "handed_in")
     kept = ["--course", folder / "course", "--assignments", grading_class.write_assignment(folder / "assignments")]
-    done = grade(grading_class.NAME, folder / "handed_in", *kept, *LIMITS)
+    (folder / "temporary").mkdir()
+    done = grade(grading_class.NAME, folder / "handed_in", *kept, *LIMITS, TMPDIR=str(folder / "temporary"))
     assert done.returncode == 0, done.stderr
     return folder, wanted, kept, done
 
 
-@caged
+@of_the_class
 def test_everybody_gets_the_marks_that_are_due(term):
     folder, wanted, _, _ = term
     got = {name: (float(row["score"]), row["status"]) for name, row in rows(folder / "course").items()}
@@ -63,7 +69,7 @@ def test_everybody_gets_the_marks_that_are_due(term):
     assert {row["max"] for row in rows(folder / "course").values()} == {"100"}
 
 
-@caged
+@of_the_class
 @pytest.mark.parametrize(
     ("student", "said"),
     [
@@ -88,15 +94,16 @@ def test_what_is_strange_is_said(term, student, said):
     assert said in rows(term[0] / "course")[student]["flags"]
 
 
-@caged
+@of_the_class
 def test_nothing_survives_a_cage(term):
     for process in psutil.process_iter(["cmdline"]):
         assert "gpbook-left-behind" not in (process.info["cmdline"] or [])
-    assert not list(watch.CGROUPS.glob("**/gpbook-*"))
-    assert not [path for path in Path("/tmp").glob("gpbook-*") if time.time() - path.stat().st_mtime < 600]
+    groups = watch.CGROUPS.glob("**/gpbook-*")  # named after the process that made them
+    assert not [group for group in groups if not psutil.pid_exists(int(group.name.split("-")[1]))]
+    assert not list((term[0] / "temporary").iterdir())
 
 
-@caged
+@of_the_class
 def test_feedback_tells_the_marks_and_no_hidden_line(term):
     pages = {path.stem: path.read_text("utf-8") for path in (term[0] / "course/results/small/feedback").glob("*.html")}
     assert set(pages) == set(term[1])
@@ -110,7 +117,7 @@ def test_feedback_tells_the_marks_and_no_hidden_line(term):
     assert "Not marked: there is no notebook in it" in pages["empty"]
 
 
-@caged
+@of_the_class
 def test_scripts_of_a_student_do_not_reach_the_person_who_marks(term):
     recorded = (term[0] / "course/autograded/script/small/small.ipynb").read_text("utf-8")
     shown = [*json.loads(recorded)["cells"]]
@@ -118,7 +125,7 @@ def test_scripts_of_a_student_do_not_reach_the_person_who_marks(term):
     assert "<script>" not in json.dumps([cell["source"] for cell in shown if cell["cell_type"] == "markdown"])
 
 
-@caged
+@of_the_class
 def test_a_second_command_does_nothing_again_and_takes_up_hand_marks(term):
     folder, _, kept, _ = term
     course = folder / "course"
@@ -144,7 +151,7 @@ def test_a_second_command_does_nothing_again_and_takes_up_hand_marks(term):
     assert "25.0 / 30.0" in (course / "results/small/feedback/near.html").read_text("utf-8")
 
 
-@caged
+@of_the_class
 def test_nbgraders_own_button_executes_nothing(term):
     """A person who presses "autograde" in nbgrader's pages is told to use the cage, and no mark changes."""
     folder, _, kept, _ = term
@@ -165,15 +172,16 @@ def test_nbgraders_own_button_executes_nothing(term):
 
 
 @caged
-def test_without_bubblewrap_nothing_is_graded(term, tmp_path):
+def test_without_bubblewrap_nothing_is_graded(tmp_path):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    (tmp_path / "in").mkdir()
+    nbformat.write(grading_class.handed_in(), tmp_path / "in/student.ipynb")
     only = tmp_path / "bin"
     only.mkdir()
     for program in ("sh", "prlimit"):
         (only / program).symlink_to(shutil.which(program))
-    folder = term[0]
-    done = grade(
-        grading_class.NAME, folder / "handed_in", "--course", tmp_path / "course", *term[2][2:], path=str(only)
-    )
+    kept = ["--course", tmp_path / "course", "--assignments", folder]
+    done = grade(grading_class.NAME, tmp_path / "in", *kept, path=str(only))
     assert done.returncode == 1
     assert "Nothing was graded: the program 'bwrap' is missing" in done.stderr
     assert "apt-get install bubblewrap" in done.stderr
@@ -255,6 +263,16 @@ def test_two_commands_do_not_work_on_one_course(tmp_path):
         done = grade("small", "--course", tmp_path / "course", "--assignments", folder)
     assert done.returncode == 1
     assert "Another `make grade` is at work" in done.stderr
+
+
+@caged
+@pytest.mark.parametrize(("where", "stopped"), [("imports", []), ("q2_check", ["q2_check"])])
+def test_what_an_assignment_prepares_may_take_longer_than_an_answer(tmp_path, where, stopped):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    one = assignment.Assignment("small", folder, watch.Limits(cell=3))
+    grading_class.cell(one.source, where).source += "\nimport time\ntime.sleep(5)"
+    said = one.run(one.source)["said"]
+    assert [sentence.split()[1] for sentence in said] == stopped
 
 
 # The book's own assignments

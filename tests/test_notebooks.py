@@ -106,10 +106,10 @@ def test_a_claim_that_the_guard_refuses_fails_the_run(tmp_path, monkeypatch, cap
 def test_a_runner_that_is_killed_leaves_the_old_file_and_no_kernel(tmp_path, how):
     sources = [
         "print('new output')",
-        "import os, pathlib",
-        "pathlib.Path('pid').write_text(str(os.getpid()) + '.')",
+        "import os, pathlib, time",
+        "pathlib.Path('pid').write_text(str(os.getpid()) + '.'); time.sleep(300)",
     ]
-    path = write(tmp_path / "01_long.ipynb", *sources, "import time; time.sleep(300)")
+    path = write(tmp_path / "01_long.ipynb", *sources)
     before, pid = path.read_bytes(), tmp_path / "pid"
     runner = start(tmp_path, "01")
     wait_until(lambda: pid.exists() and pid.read_text().endswith("."))
@@ -117,7 +117,7 @@ def test_a_runner_that_is_killed_leaves_the_old_file_and_no_kernel(tmp_path, how
     _, problem = runner.communicate()
     if how == signal.SIGINT:
         # The interrupted kernel may write there too.
-        assert any(line.startswith("01_long.ipynb: cell 4") for line in problem.splitlines()), problem
+        assert any(line.startswith("01_long.ipynb: cell 3") for line in problem.splitlines()), problem
     assert path.read_bytes() == before and beside(path) == ["01_long.ipynb", "pid"]
     wait_until(lambda: not is_running(int(pid.read_text().rstrip("."))))
 

@@ -41,7 +41,14 @@ def run(project, *arguments):
     return project.runpytest_subprocess(*arguments)
 
 
-def test_a_sound_session_passes_and_is_counted(project, monkeypatch):
+# Tests of one session that runs all itself, and of one whose workers do.
+here_and_in_workers = pytest.mark.parametrize(
+    "workers", [(), ("-n", "2", "--dist", "loadfile")], ids=["here", "workers"]
+)
+
+
+@here_and_in_workers
+def test_a_sound_session_passes_and_is_counted(project, monkeypatch, workers):
     monkeypatch.setenv("TMPDIR", str(project.mkdir("temporary")))
     monkeypatch.delenv("GPBOOK_VERDICTS", raising=False)
     python = f"import os, sys\nassert sys.executable == {sys.executable!r}"
@@ -55,13 +62,14 @@ def test_a_sound_session_passes_and_is_counted(project, monkeypatch):
             def test_skipped(): pytest.skip("no GPU")
         """,
     )
-    result = run(project, "--doctest-modules")
+    result = run(project, "--doctest-modules", *workers)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["3 cells of 2 notebooks, 1 doctests and 1 unit tests ran"])
     assert not any(name.startswith("verdicts") for name in os.listdir(project.path / "temporary"))
 
 
-def test_an_expected_failure_fails(project):
+@here_and_in_workers
+def test_an_expected_failure_fails(project, workers):
     project.makepyfile(
         test_unit="""
             import pytest
@@ -72,7 +80,7 @@ def test_an_expected_failure_fails(project):
             def test_imperative(): pytest.xfail("not yet")
         """
     )
-    result = run(project, "test_unit.py")
+    result = run(project, "test_unit.py", *workers)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(["*an expected failure is a failure here: not yet"])
@@ -85,7 +93,7 @@ def test_cells_after_a_dead_kernel_fail(project):
     result.assert_outcomes(failed=3)
 
 
-@pytest.mark.parametrize("arguments", [["chapters"], [], ["-p", "no:nbval", "-o", "addopts="]])
+@pytest.mark.parametrize("arguments", [["chapters"], [], ["-p", "no:nbval", "-o", "addopts="], ["-n", "2"]])
 def test_no_notebook_fails_a_session_that_asked_for_chapters(project, arguments):
     project.makepyfile(test_unit="def test_it(): pass")
     if "no:nbval" in arguments:  # there is a notebook, but nobody collects it
@@ -102,7 +110,8 @@ def test_a_session_may_leave_the_chapters_out(project):
     assert run(project, "-k", "test_it").ret == pytest.ExitCode.OK
 
 
-def test_a_claim_that_this_machine_decided_stays_decided(project):
+@here_and_in_workers
+def test_a_claim_that_this_machine_decided_stays_decided(project, workers):
     now = {
         "held": "not observable here",
         "fell": "not observable here",
@@ -112,7 +121,7 @@ def test_a_claim_that_this_machine_decided_stays_decided(project):
     }
     lines = "\n".join(json.dumps({"id": id, "verdict": verdict}) for id, verdict in now.items())
     write_notebook(project, "01", f"import os\nprint({lines!r}, file=open(os.environ['GPBOOK_VERDICTS'], 'a'))")
-    assert run(project, "chapters").ret == pytest.ExitCode.OK, "without a record there is nothing to lose"
+    assert run(project, "chapters", *workers).ret == pytest.ExitCode.OK, "without a record there is nothing to lose"
 
     records = project.mkdir("records")
     before = {"held": "holds", "fell": "refuted", "never-seen": "not observable here", "still-holds": "holds"}
@@ -123,7 +132,7 @@ def test_a_claim_that_this_machine_decided_stays_decided(project):
         entries = {id: {"verdict": verdict, "measured": "", "digest": ""} for id, verdict in verdicts.items()}
         record = {"machine": name, "date": "2026-01-01", "fingerprint": fingerprint, "claims": entries}
         (records / f"{name}.json").write_text(json.dumps(record))
-    result = run(project, "chapters")
+    result = run(project, "chapters", *workers)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert [line.split()[2] for line in result.outlines if line.startswith("FAILED: claim")] == ["'fell'", "'held'"]
     result.stdout.fnmatch_lines(
