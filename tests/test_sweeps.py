@@ -290,7 +290,7 @@ def test_old_litter_is_cleared_and_young_is_left(tmp_path):
         np.zeros((0, 3)),
         np.arange(6, dtype=">i4").reshape(2, 3).T,
         torch.tensor(0.1),
-        torch.randn(2, 3).T,
+        torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).T,
         torch.zeros(0, 2),
         torch.tensor([1.5, float("nan")], dtype=torch.bfloat16),
         torch.tensor([True, False]),
