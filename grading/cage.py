@@ -12,6 +12,7 @@ import os
 import queue
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,10 @@ def check() -> None:
         )
     if not PYTHON.exists():
         raise NoCage(f"Nothing was graded: the book's environment is missing ({PYTHON}). Make it:  make book")
-    trial = subprocess.run(
-        [*_outer("/tmp"), *_walls(Path("/tmp")), "/bin/true"], capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory(prefix="gpbook-") as sockets:  # not /tmp itself, where the book may lie
+        trial = subprocess.run(
+            [*_outer(sockets), *_walls(Path(sockets)), "/bin/true"], capture_output=True, text=True, check=False
+        )
     if trial.returncode:
         raise NoCage(
             f"Nothing was graded: bubblewrap cannot make a cage here: {trial.stderr.strip()}\n"
