@@ -275,6 +275,22 @@ def test_what_an_assignment_prepares_may_take_longer_than_an_answer(tmp_path, wh
     assert [sentence.split()[1] for sentence in said] == stopped
 
 
+@caged
+def test_the_groups_of_a_killed_grader_are_removed_by_the_next():
+    if not (watch.CGROUPS / "memory").is_dir() or not os.access(watch.CGROUPS / "memory", os.W_OK):
+        pytest.skip("no right to make control groups of version 1")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    groups = [watch.CGROUPS / kind / f"gpbook-{gone.pid}-1" for kind in ("memory", "pids")]
+    sleeper = subprocess.Popen(["sleep", "300"])
+    for group in groups:
+        group.mkdir()
+        (group / "cgroup.procs").write_text(str(sleeper.pid))
+    with watch.limited(watch.Limits()):
+        assert not any(group.exists() for group in groups)
+    assert sleeper.wait(timeout=5) == -signal.SIGKILL
+
+
 # The book's own assignments
 
 

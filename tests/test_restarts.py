@@ -9,6 +9,7 @@ import torch
 from gpytorch.kernels import RBFKernel, ScaleKernel
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.warnings import NumericalWarning
+from scipy.optimize import OptimizeResult
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from gpbook_utils.batches import ExactLoss, Layout, factorise
@@ -217,6 +218,18 @@ def test_a_start_that_ends_at_a_wall_has_not_failed(start):
     assert path.failure is None and path.losses.isfinite().all()
     assert path.rows[-1].tolist() == pytest.approx([1, 8], abs=1e-3)
     assert path.losses[-1].item() == pytest.approx(1 + 0.02 * np.exp(-8), abs=1e-6)
+
+
+def test_a_point_behind_a_wall_is_no_place_to_be(monkeypatch):
+    def accepts_anything(ask, x, callback, **_):
+        ask(x)
+        ask(x + [0, 10])
+        callback(OptimizeResult(x=x + [0, 10], fun=0.0))
+
+    monkeypatch.setattr("gpbook_utils.restarts.minimize", accepts_anything)
+    path = _minimise(Barrier(), torch.tensor([5.0, 0.0], dtype=torch.float64), 1e-7, 400)
+    assert path.failure == "behind the wall, at evaluation 2"
+    assert path.rows.tolist() == [[5.0, 0.0]] and np.isnan(path.slope)
 
 
 def test_all_fail():
