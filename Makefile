@@ -37,7 +37,7 @@ book: $(READY)  ## build the book and say where it is
 	@echo "To serve it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000"
 
 run: $(READY)  ## execute the chapters and store them; C=01 for one
-	@GPBOOK_GUARD=3 $(BIN)/python -m gpbook_utils.notebooks run $(C)
+	@GPBOOK_GUARD=3 $(BIN)/python -m book.notebooks run $(C)
 
 test: $(READY) .venv-grading/ready  ## what to run before every change
 	@$(BIN)/ruff check .
@@ -45,7 +45,7 @@ test: $(READY) .venv-grading/ready  ## what to run before every change
 	@$(BIN)/python $(TESTS)
 
 test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage
-	@$(BIN)/python -m gpbook_utils.machine lowered $(BIN)/python $(TESTS) chapters
+	@$(BIN)/python -m gpbook_utils.machines lowered $(BIN)/python $(TESTS) chapters
 	@$(BIN)/python $(DEEP) -m deep
 
 lab: $(READY)  ## open the chapters in JupyterLab
@@ -56,10 +56,10 @@ lab: $(READY)  ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab chapters
 
 record: $(READY)  ## record this machine, and what it shares with others
-	@$(BIN)/python -m gpbook_utils.records
+	@$(BIN)/python -m book.records
 
 assignment: $(READY)  ## zip an assignment for students; A=NAME, or list them
-	@$(BIN)/python -m gpbook_utils.handouts $(if $(A),"$(A)")
+	@$(BIN)/python -m book.handouts $(if $(A),"$(A)")
 
 grade: $(READY) .venv-grading/ready  ## grade submissions: A=name SUBMISSIONS=folder
 	@PATH="$(CURDIR)/$(GRADER):$$PATH" $(GRADER)/python -m grading "$(A)" $(if $(SUBMISSIONS),"$(SUBMISSIONS)")

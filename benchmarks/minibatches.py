@@ -5,7 +5,8 @@
 
 One problem, one set of starts and orders, one thread, float64. Times are the median over rounds; in each round
 everybody runs once, so that a busy machine slows all alike. The loop indexes the data itself, since a ``DataLoader``
-that collates them row by row would make it slower. Paths part by rounding (see ``gpbook_utils.minibatches``), so
+that collates them row by row would make it slower. Paths part by rounding (see
+``gpbook_utils.training.minibatches``), so
 beside the speed stands how far the losses of one member are from the loop's at the end, and the loop's own from those
 of its twin, whose inducing points are one ulp away.
 """
@@ -22,9 +23,9 @@ import torch  # noqa: E402
 from gpytorch.kernels import RBFKernel, ScaleKernel  # noqa: E402
 
 from gpbook_utils import inducing  # noqa: E402
-from gpbook_utils.minibatches import INDUCING_POINTS  # noqa: E402
 from gpbook_utils.models import VariationalModel  # noqa: E402
 from gpbook_utils.training import fit_alone, fit_minibatches, one_ulp  # noqa: E402
+from gpbook_utils.training.minibatches import INDUCING_POINTS  # noqa: E402
 
 
 class Problem:

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import assignment_runs as runs  # noqa: E402
 
-from gpbook_utils import handouts  # noqa: E402
+from book import handouts  # noqa: E402
 from grading.notebooks import grade_id  # noqa: E402
 
 # Cells that a hostile student puts before the first question of an otherwise unsolved notebook.

@@ -6,23 +6,19 @@ A chapter makes a claim where it shows the evidence::
     claim("float32-error", "float32 moves K by rounding only.", within(error, 1e-8, 1e-5, reason="..."))
 
 The claim displays itself. Its plain text is portable: the verdict and the sentence, and a measured number only when
-the claim is refuted. Its HTML adds what this machine measured. A third form, JSON, lets programs read it back:
-``python -m gpbook_utils.claims chapters/*.ipynb`` prints the verdicts that are stored in notebooks.
+the claim is refuted. Its HTML adds what this machine measured. A third form, JSON, lets programs read it back.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import html
 import json
 import math
 import os
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 HOLDS, REFUTED, UNOBSERVABLE = VERDICTS = ("holds", "refuted", "not observable here")
 MIME = "application/vnd.gpbook.claim+json"
@@ -220,95 +216,6 @@ def digest(stored: dict) -> str:
     return hashlib.sha256(f"{stored['sentence']}\n{stored['bound']}".encode()).hexdigest()[:12]
 
 
-def from_notebook(notebook: dict, chapter: str) -> list[dict]:
-    """The claims among the outputs of a notebook (as parsed JSON), in order, each with its ``chapter``.
-
-    Raises:
-        ValueError: if a code cell was never executed, a stored claim is damaged, or two outputs carry the same id.
-
-    >>> from_notebook({"cells": []}, "01_empty")
-    []
-    """
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
-    if any(cell.get("execution_count") is None for cell in code):
-        raise ValueError(f"{chapter}: has code cells that were never executed; run `make run C={chapter}` first")
-    found: dict[str, dict] = {}
-    for output in (output for cell in code for output in cell["outputs"]):
-        if stored := output.get("data", {}).get(MIME):
-            missing = [key for key in ("id", "sentence", "verdict", "measured", "bound") if key not in stored]
-            if missing or stored["verdict"] not in VERDICTS:
-                raise ValueError(f"{chapter}: a stored claim is damaged; run the chapter again. It says {stored!r}")
-            if stored["id"] in found:
-                raise ValueError(f"{chapter}: two cells make the claim {stored['id']!r}; give each its own id")
-            found[stored["id"]] = {**stored, "chapter": chapter}
-    return list(found.values())
-
-
-def read(path: str | Path) -> list[dict]:
-    """The claims that are stored in the notebook file ``path``.
-
-    Returns:
-        One dictionary a claim with at least ``id``, ``sentence``, ``verdict``, ``measured``, ``bound`` and ``chapter``.
-
-    Raises:
-        ValueError: if the file is not a notebook, or was never executed.
-    """
-    path = Path(path)
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: is not a Jupyter notebook ({error})") from error
-    try:
-        notebook["nbformat"] + len(notebook["cells"] + [])  # a number and a list
-        return from_notebook(notebook, path.stem)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: is not a Jupyter notebook ({type(error).__name__}: {error})") from error
-
-
-def read_all(paths: Iterable[str | Path]) -> list[dict]:
-    """The claims of several notebooks.
-
-    Raises:
-        ValueError: if no notebook is given, one can't be read, or two of them use one claim id.
-    """
-    paths = [Path(path) for path in paths]
-    if not paths:
-        raise ValueError("paths is empty: name at least one notebook")
-    if twice := [str(path) for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1]:
-        raise ValueError(f"paths names a notebook twice: {twice}")
-    everything, path_of = [], {}
-    for path in paths:
-        for stored in read(path):
-            if (first := path_of.setdefault(stored["id"], path)) != path:
-                raise ValueError(f"claim id {stored['id']!r} is used in {first} and in {path}; rename one")
-            everything.append(stored)
-    return everything
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the verdicts stored in notebooks. Exit status 1 if a claim is refuted, 2 if a notebook can't be read."""
-    parser = argparse.ArgumentParser(prog="python -m gpbook_utils.claims", description=main.__doc__)
-    parser.add_argument("notebook", nargs="+", help="an executed notebook")
-    parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
-    options = parser.parse_args(arguments)
-    try:
-        stored = read_all(options.notebook)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(stored, indent=2, ensure_ascii=False))
-    else:
-        widths = [max((len(c[key]) for c in stored), default=0) for key in ("chapter", "verdict", "id")]
-        for c in stored:
-            print(f"{c['chapter']:{widths[0]}}  {c['verdict']:{widths[1]}}  {c['id']:{widths[2]}}  {c['sentence']}")
-        count = {verdict: sum(c["verdict"] == verdict for c in stored) for verdict in (HOLDS, REFUTED, UNOBSERVABLE)}
-        print(f"{len(stored)} claims: " + ", ".join(f"{n} {verdict}" for verdict, n in count.items()))
-    return int(any(c["verdict"] == REFUTED for c in stored))
-
-
 def _check(holds: bool, measured: str, bound: str, reason: str, slack: float) -> Check:
     reason = _sentence(f"the reason of the bound {bound!r}", reason)
     return Check(HOLDS if holds else REFUTED, measured, bound, reason, slack)
@@ -364,7 +271,3 @@ def _display(thing) -> None:
     from IPython.display import display  # here, so that reading verdicts back needs no notebook machinery
 
     display(thing)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 import torch
 
-from gpbook_utils import answers, handouts
+from book import handouts
+from gpbook_utils import answers
 from grading.notebooks import grade_id
 
 FOLDER = handouts.ASSIGNMENTS

@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, Playwright
 
-from book_theme.figures import problem_with_alt
+from book.theme.figures import problem_with_alt
 
 INSTALL = "sudo apt-get install chromium, or: python -m playwright install --with-deps chromium"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

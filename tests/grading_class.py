@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from gpbook_utils.handouts import student_version
+from book.handouts import student_version
 
 NAME, SECRET = "small", "adds_up"
 

@@ -6,7 +6,7 @@ import re
 import assignment_runs as runs
 import pytest
 
-from gpbook_utils import handouts
+from book import handouts
 from grading import notebooks
 
 everyday = pytest.mark.parametrize("name", runs.NAMES)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpbook_utils import bits, machine
+from gpbook_utils.machines import bits, machine
 
 
 @pytest.fixture(scope="module")

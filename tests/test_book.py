@@ -19,11 +19,11 @@ from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
-from book_theme import repository_options
-from book_theme.figures import ImageTags, problem_with_alt
-from book_theme.handouts import service_links
-from book_theme.mathml import has_loose_rows, to_mathml
-from gpbook_utils import handouts
+from book import handouts
+from book.theme import repository_options
+from book.theme.figures import ImageTags, problem_with_alt
+from book.theme.handouts import service_links
+from book.theme.mathml import has_loose_rows, to_mathml
 
 ROOT = Path(__file__).parents[1]
 SCHEMES = ("light", "dark")
@@ -58,7 +58,7 @@ def write_sample(folder: Path, *cells) -> Path:
     (folder / "chapters").mkdir(parents=True, exist_ok=True)
     (folder / "chapters" / "references.bib").write_text("")
     shutil.copy(ROOT / "_config.yml", folder)
-    (folder / "book_theme").symlink_to(ROOT / "book_theme")
+    (folder / "book").symlink_to(ROOT / "book")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# A sample\n\nIts zygomorphic text."), *cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gpbook_utils import budget, causes, plots
-from gpbook_utils.budget import cause, largest, measure
+from gpbook_utils import budget, plots
+from gpbook_utils.budget import cause, causes, largest, measure
 
 SLOW = {causes.instructions, causes.optimiser, causes.batch_order, causes.q_start, causes.grown_order}
 QUICK = [c for c in causes.CAUSES if c not in SLOW]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from book import ledger, stored_claims
 from gpbook_utils import claims
 from gpbook_utils.claims import above, below, claim, near, unobservable, within
 
@@ -153,7 +154,7 @@ def test_verdicts_are_logged(monkeypatch, tmp_path):
 
 def test_reading_back(tmp_path):
     path = make_notebook(tmp_path / "01_one.ipynb", stored("a"), {"text/plain": "no claim"}, stored("b", "refuted"))
-    assert [(c["id"], c["verdict"], c["chapter"]) for c in claims.read(path)] == [
+    assert [(c["id"], c["verdict"], c["chapter"]) for c in stored_claims.read(path)] == [
         ("a", "holds", "01_one"),
         ("b", "refuted", "01_one"),
     ]
@@ -168,7 +169,7 @@ def test_reading_what_is_no_notebook(tmp_path):
         ("c", "cannot be read"),
     ]:
         with pytest.raises(ValueError, match=rf"{name}\.ipynb: {message}"):
-            claims.read(tmp_path / f"{name}.ipynb")
+            stored_claims.read(tmp_path / f"{name}.ipynb")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_reading_what_is_no_notebook(tmp_path):
 )
 def test_reading_a_damaged_notebook(tmp_path, text, capsys):
     (tmp_path / "a.ipynb").write_text(text)
-    assert claims.main([str(tmp_path / "a.ipynb")]) == 2
+    assert ledger.main([str(tmp_path / "a.ipynb")]) == 2
     assert "a.ipynb: is not a Jupyter notebook" in capsys.readouterr().err
 
 
@@ -194,45 +195,45 @@ def test_reading_a_damaged_notebook(tmp_path, text, capsys):
 def test_reading_a_damaged_claim(tmp_path, damage):
     path = make_notebook(tmp_path / "01_x.ipynb", {claims.MIME: damage})
     with pytest.raises(ValueError, match="a stored claim is damaged|is not a Jupyter notebook"):
-        claims.read(path)
+        stored_claims.read(path)
 
 
 def test_reading_what_was_never_executed(tmp_path):
     path = make_notebook(tmp_path / "01_one.ipynb", execution_count=None)
     with pytest.raises(ValueError, match="01_one: has code cells that were never executed"):
-        claims.read(path)
+        stored_claims.read(path)
 
 
 def test_an_id_may_be_used_once(tmp_path):
     first, second = (make_notebook(tmp_path / f"0{i}_x.ipynb", stored("same")) for i in (1, 2))
     with pytest.raises(ValueError, match="'same' is used in .*01_x.ipynb and in .*02_x.ipynb"):
-        claims.read_all([first, second])
+        stored_claims.read_all([first, second])
     twice = make_notebook(tmp_path / "03_x.ipynb", stored("same"), stored("same"))
     with pytest.raises(ValueError, match="03_x: two cells make the claim 'same'"):
-        claims.read(twice)
+        stored_claims.read(twice)
     with pytest.raises(ValueError, match="paths is empty"):
-        claims.read_all([])
+        stored_claims.read_all([])
     with pytest.raises(ValueError, match="names a notebook twice"):
-        claims.read_all([first, str(first)])
+        stored_claims.read_all([first, str(first)])
     (tmp_path / "other").mkdir()
     namesake = make_notebook(tmp_path / "other" / first.name, stored("same"))
     with pytest.raises(ValueError, match="'same' is used in"):
-        claims.read_all([first, namesake])
+        stored_claims.read_all([first, namesake])
 
 
 def test_command_line(tmp_path, capsys):
     good = make_notebook(tmp_path / "01_x.ipynb", stored("good"), stored("unseen", "not observable here"))
     bad = make_notebook(tmp_path / "02_x.ipynb", stored("bad", "refuted"))
-    assert claims.main([str(good)]) == 0
+    assert ledger.main([str(good)]) == 0
     assert "2 claims: 1 holds, 0 refuted, 1 not observable here" in capsys.readouterr().out
-    assert claims.main([str(good), str(bad), "--json"]) == 1
+    assert ledger.main([str(good), str(bad), "--json"]) == 1
     listed = json.loads(capsys.readouterr().out)
     assert [(c["id"], c["chapter"]) for c in listed] == [("good", "01_x"), ("unseen", "01_x"), ("bad", "02_x")]
-    assert claims.main([str(tmp_path / "03_x.ipynb")]) == 2
+    assert ledger.main([str(tmp_path / "03_x.ipynb")]) == 2
     assert "03_x.ipynb: cannot be read" in capsys.readouterr().err
 
 
 def test_runs_as_a_module(tmp_path):
     path = make_notebook(tmp_path / "01_x.ipynb", stored("bad", "refuted"))
-    done = subprocess.run([sys.executable, "-m", "gpbook_utils.claims", path], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "book.ledger", path], capture_output=True, text=True)
     assert done.returncode == 1 and "refuted" in done.stdout

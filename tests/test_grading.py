@@ -17,7 +17,7 @@ import nbformat
 import psutil
 import pytest
 
-from gpbook_utils import handouts
+from book import handouts
 from grading import assignment, cage, judge, notebooks, sheets, submissions, watch
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ import pytest
 import sample_course as course
 from nbformat import v4
 
-from book_theme.handouts import service_links
-from gpbook_utils import handouts
+from book import handouts
+from book.theme.handouts import service_links
 
 ROOT = Path(__file__).parents[1]
 GRADER = ROOT / ".venv-grading" / "bin"
@@ -267,7 +267,7 @@ def test_the_requirements_cover_what_the_package_imports():
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "gpbook_utils.handouts", *map(str, arguments)]
+    command = [sys.executable, "-m", "book.handouts", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -299,7 +299,7 @@ def test_all_of_them_for_a_branch(assignments, tmp_path):
 
 
 def test_nothing_heavy_is_imported():
-    question = "import sys, gpbook_utils.handouts; print({'torch', 'numpy', 'nbgrader'} & set(sys.modules))"
+    question = "import sys, book.handouts; print({'torch', 'numpy', 'nbgrader'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout == "set()\n", result.stderr
 

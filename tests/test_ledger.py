@@ -5,8 +5,10 @@ import json
 import pytest
 from test_claims import make_notebook, stored
 
-from gpbook_utils import bits, claims, machine, notebooks, records
-from gpbook_utils.ledger import UNDECIDED, FolkAnswer, Ledger, folk_sentences
+from book import ledger, notebooks, stored_claims
+from book import records as written
+from book.ledger import UNDECIDED, FolkAnswer, Ledger, folk_sentences
+from gpbook_utils.machines import bits, machine, records
 
 
 def a_claim(id="a", verdict="holds", bound=""):
@@ -14,24 +16,24 @@ def a_claim(id="a", verdict="holds", bound=""):
 
 
 def test_a_record_is_written_and_read_back(tmp_path):
-    path = records.write([a_claim()], tmp_path)
+    path = written.write([a_claim()], tmp_path)
     (record,) = records.load(tmp_path)
     assert path.stem == record["machine"] == machine.identity()
-    assert records.verdict_in(record, a_claim()) == "holds"
-    assert records.verdict_in(record, a_claim(bound="below 1")) == "stale"
-    assert records.verdict_in(record, a_claim(id="b")) is None
+    assert ledger.verdict_in(record, a_claim()) == "holds"
+    assert ledger.verdict_in(record, a_claim(bound="below 1")) == "stale"
+    assert ledger.verdict_in(record, a_claim(id="b")) is None
 
 
 @pytest.mark.parametrize("change", [{"claims": []}, {"claims": {"a": {}}}, {"claims": {"a": {"verdict": "passed"}}}])
 def test_a_damaged_record(tmp_path, change):
-    path = records.write([a_claim()], tmp_path)
+    path = written.write([a_claim()], tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match="is not a record"):
         records.load(tmp_path)
 
 
 def test_a_forged_fingerprint(tmp_path):
-    path = records.write([a_claim()], tmp_path)
+    path = written.write([a_claim()], tmp_path)
     record = json.loads(path.read_text())
     record["fingerprint"]["gpu"] = "a large one"
     path.write_text(json.dumps(record))
@@ -43,7 +45,7 @@ def test_this_machine_is_known_by_its_processor(tmp_path, monkeypatch):
     here = machine.fingerprint()
     for change in ({"gpu": "a large one"}, {"cpu": "another"}):
         monkeypatch.setattr(machine, "fingerprint", lambda change=change: here | change)
-        records.write([a_claim()], tmp_path)
+        written.write([a_claim()], tmp_path)
     monkeypatch.setattr(machine, "fingerprint", lambda: here)
     assert [record["fingerprint"]["gpu"] for record in records.of_this_machine(tmp_path)] == ["a large one"]
 
@@ -58,7 +60,7 @@ def test_what_is_no_record(tmp_path, text, message):
 
 
 def test_a_renamed_record_is_refused(tmp_path):
-    records.write([a_claim()], tmp_path).rename(tmp_path / "other.json")
+    written.write([a_claim()], tmp_path).rename(tmp_path / "other.json")
     with pytest.raises(ValueError, match="a record bears its machine's name"):
         records.load(tmp_path)
 
@@ -71,7 +73,7 @@ def test_making_a_record(tmp_path, capsys):
     notebook.cells[0].source = "from gpbook_utils.claims import claim\nclaim('one-is-two', 'A sentence.', 1 == 2)"
     path.write_text(json.dumps(notebook))
     before = path.read_bytes()
-    assert records.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
+    assert written.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
     out = capsys.readouterr().out
     assert "one-is-two: refuted here, holds in the book" in out
     assert "shared with the other recorded machines:" in out
@@ -82,13 +84,13 @@ def test_making_a_record(tmp_path, capsys):
     kept = (tmp_path / "records" / f"{machine.identity()}.json").read_bytes()
     notebook.cells[0].source = "1 / 0"
     path.write_text(json.dumps(notebook))
-    assert records.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
+    assert written.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert (tmp_path / "records" / f"{machine.identity()}.json").read_bytes() == kept
 
 
 def test_a_record_holds_bits_of_one_edition(tmp_path, monkeypatch):
-    records.write([a_claim()], tmp_path)
+    written.write([a_claim()], tmp_path)
     (record,) = records.load(tmp_path)
     assert records.hashes(record) == bits.hashes(bits.computations())
     monkeypatch.setattr(bits, "edition", lambda: "another")
@@ -96,7 +98,7 @@ def test_a_record_holds_bits_of_one_edition(tmp_path, monkeypatch):
 
 
 def test_a_record_without_bits_is_still_one(tmp_path):
-    path = records.write([a_claim()], tmp_path)
+    path = written.write([a_claim()], tmp_path)
     older = {key: value for key, value in json.loads(path.read_text()).items() if key != "bits"}
     path.write_text(json.dumps(older))
     (record,) = records.load(tmp_path)
@@ -116,14 +118,14 @@ def test_what_records_share():
     other = here | {"machine": "other", "bits": here["bits"] | {"y": "3"}}
     other["claims"] = {"a": entry | {"verdict": "refuted"}, "b": entry | {"digest": "of another sentence"}}
     older = {"machine": "older", "claims": {"a": entry}}
-    assert records.sharing(here, [here, other, older]) == [
+    assert written.sharing(here, [here, other, older]) == [
         "other: same verdict on 0 of 1 claims; same bits of 1 of 2 results",
         "older: same verdict on 1 of 1 claims; its bits are not comparable",
     ]
 
 
 def test_the_ledger_shows_every_verdict(tmp_path):
-    records.write([a_claim(), a_claim("b", "refuted"), a_claim("c", "not observable here"), a_claim("d")], tmp_path)
+    written.write([a_claim(), a_claim("b", "refuted"), a_claim("c", "not observable here"), a_claim("d")], tmp_path)
     book = [a_claim(), a_claim("b"), a_claim("c"), a_claim("d", bound="below 1"), a_claim("e")]
     ledger = Ledger(book, records.load(tmp_path))
     assert repr(ledger).endswith("1 holds, 1 not observable here, 1 not run, 1 refuted, 1 stale")
@@ -132,14 +134,14 @@ def test_the_ledger_shows_every_verdict(tmp_path):
 
 
 def test_the_ledger_shows_what_each_machine_measured(tmp_path):
-    records.write([a_claim(bound="below 1") | {"measured": "0.25"}], tmp_path)
+    written.write([a_claim(bound="below 1") | {"measured": "0.25"}], tmp_path)
     ledger = Ledger([a_claim(bound="below 1") | {"measured": "<0.5"}], records.load(tmp_path))
     assert "<small>&lt;0.5</small>" in ledger._repr_html_()
     assert "<small>0.25</small>" in ledger._repr_html_()
 
 
 def test_a_chapter_says_where_a_claim_does_not_hold(tmp_path):
-    records.write([a_claim(), a_claim("b", "refuted")], tmp_path)
+    written.write([a_claim(), a_claim("b", "refuted")], tmp_path)
     whole = Ledger([a_claim()], records.load(tmp_path), {"01_x": "A <title>"})._repr_html_()
     assert "<summary>A &lt;title&gt; <small>1 claim; all hold here and on 1 machine</small>" in whole
     parts = Ledger([a_claim(), a_claim("b"), a_claim("c")], records.load(tmp_path))._repr_html_()
@@ -165,7 +167,7 @@ def test_a_folk_sentence_stands_only_while_its_claims_hold():
 
 def test_where_a_reason_says_that_machines_agree_they_do():
     """A bound that rests on measured values alone, with a margin, needs values that do not depend on the machine."""
-    book = claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
+    book = stored_claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
     resting = {claim["id"]: claim for claim in book if "machines agree" in claim["reason"]}
     assert resting
     for id, claim in resting.items():
@@ -177,5 +179,5 @@ def test_where_a_reason_says_that_machines_agree_they_do():
 def test_the_folk_table_is_complete_and_decided_by_real_claims():
     rows = folk_sentences()
     assert [row["id"] for row in rows] == [f"F{i}" for i in range(1, 22)]
-    book = claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
+    book = stored_claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
     assert [row["id"] for row in FolkAnswer(book).rows if row["verdict"] == UNDECIDED] == []

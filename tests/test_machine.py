@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from gpbook_utils import machine
+from gpbook_utils.machines import machine
 
 
 def test_the_fingerprint_names_no_one():

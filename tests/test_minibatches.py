@@ -7,9 +7,9 @@ from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 from torch.utils.data import DataLoader
 
 from gpbook_utils import data, inducing
-from gpbook_utils.minibatches import batches
 from gpbook_utils.models import ExactModel, VariationalModel, posterior, variational_bound
 from gpbook_utils.training import fit_alone, fit_minibatches, one_ulp
+from gpbook_utils.training.minibatches import batches
 
 TABLE = data.load("seattle")
 X, Y = TABLE.x[::8], TABLE.standardised[::8]

@@ -5,12 +5,12 @@ import functools
 import io
 
 import nbformat
-import notebook_lint as lint
 import pytest
 from nbformat import v4
 from PIL import Image
 
-from gpbook_utils import claims, notebooks
+from book import lint, notebooks
+from gpbook_utils import claims
 
 STORED = [(path, rule) for path in lint.documents() for rule in lint.rules_for(path)]
 read = functools.cache(lint.read)

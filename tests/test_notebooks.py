@@ -12,7 +12,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from gpbook_utils import claims, notebooks
+from book import notebooks, stored_claims
+from gpbook_utils import claims
 
 
 def write(path, *sources, notebook=None):
@@ -23,7 +24,7 @@ def write(path, *sources, notebook=None):
 
 def start(folder, chapter):
     """The command in a process of its own."""
-    program = [sys.executable, "-m", "gpbook_utils.notebooks", "run", chapter, "--folder", str(folder)]
+    program = [sys.executable, "-m", "book.notebooks", "run", chapter, "--folder", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(notebooks.PACKAGE.parent)}
     return subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -58,7 +59,7 @@ def test_run_stores_a_quiet_complete_notebook_and_again_the_same_bytes(tmp_path,
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
     assert [output.text for output in code[0].outputs] == ["a\nb\nc\n"]
     assert code[1].outputs[0].data["text/plain"] == "('book', True)"
-    assert claims.read(path)[0]["verdict"] == "holds"
+    assert stored_claims.read(path)[0]["verdict"] == "holds"
     assert "execution" not in code[0].metadata
     assert stored.metadata["kernelspec"]["name"] == "python3"
     assert "version" not in stored.metadata["language_info"]
@@ -164,7 +165,7 @@ def test_a_refuted_claim_is_not_stored_unless_allowed(tmp_path, executed):
         notebooks.run(path)
     assert path.read_bytes() == before
     notebooks.run(path, allow_refuted=True)
-    assert [claim["verdict"] for claim in claims.read(path)] == ["holds", "refuted"]
+    assert [claim["verdict"] for claim in stored_claims.read(path)] == ["holds", "refuted"]
 
 
 def test_an_edit_during_the_run_is_not_overwritten(tmp_path, monkeypatch):

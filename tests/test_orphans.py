@@ -7,9 +7,9 @@ import time
 import psutil
 import pytest
 
-from gpbook_utils.orphans import end_with
+from gpbook_utils.sweeps.orphans import end_with
 
-CHILD = "import os, time; from gpbook_utils.orphans import end_with; end_with(os.getppid()); time.sleep(600)"
+CHILD = "import os, time; from gpbook_utils.sweeps.orphans import end_with; end_with(os.getppid()); time.sleep(600)"
 PARENT = f"""
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}])

@@ -12,10 +12,10 @@ from linear_operator.utils.warnings import NumericalWarning
 from scipy.optimize import OptimizeResult
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from gpbook_utils.batches import ExactLoss, Layout, factorise
 from gpbook_utils.models import ExactModel, marginal_likelihood
-from gpbook_utils.restarts import _minimise, batch_size
 from gpbook_utils.training import fit, fit_restarts
+from gpbook_utils.training.batches import ExactLoss, Layout, factorise
+from gpbook_utils.training.restarts import _minimise, batch_size
 
 RNG = np.random.default_rng(0)
 X = torch.linspace(0, 10, 40, dtype=torch.float64).unsqueeze(-1)
@@ -226,7 +226,7 @@ def test_a_point_behind_a_wall_is_no_place_to_be(monkeypatch):
         ask(x + [0, 10])
         callback(OptimizeResult(x=x + [0, 10], fun=0.0))
 
-    monkeypatch.setattr("gpbook_utils.restarts.minimize", accepts_anything)
+    monkeypatch.setattr("gpbook_utils.training.restarts.minimize", accepts_anything)
     path = _minimise(Barrier(), torch.tensor([5.0, 0.0], dtype=torch.float64), 1e-7, 400)
     assert path.failure == "behind the wall, at evaluation 2"
     assert path.rows.tolist() == [[5.0, 0.0]] and np.isnan(path.slope)

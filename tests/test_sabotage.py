@@ -8,8 +8,8 @@ import time
 
 import nbformat
 import pytest
-import sabotage
-import slicing
+
+from book import sabotage, slicing
 
 CHAPTERS = sorted(sabotage.CHAPTERS.glob("*.ipynb"))
 IMPORTS = "from gpbook_utils.claims import claim, unobservable"
@@ -262,9 +262,11 @@ def test_the_guard_mode_is_off(tmp_path):
     narrow = 'from gpbook_utils.claims import near\nclaim("two-even", "Two.", near(x, 2.1, rtol=0.1, reason="r"))'
     chapter_of(tmp_path, IMPORTS, "x = 2", narrow)
     plan_of(tmp_path, PLAN)
-    command = "import sabotage, sys; sabotage.PLANS = sabotage.Path(); sys.exit(sabotage.main(['chapter.ipynb']))"
-    folders = [*map(str, (sabotage.PLANS.parent, sabotage.CHAPTERS.parent))]
-    environment = {**os.environ, "GPBOOK_GUARD": "3", "PYTHONPATH": os.pathsep.join(folders)}
+    command = (
+        "import sys; from book import sabotage; sabotage.PLANS = sabotage.Path(); "
+        "sys.exit(sabotage.main(['chapter.ipynb']))"
+    )
+    environment = {**os.environ, "GPBOOK_GUARD": "3", "PYTHONPATH": str(sabotage.ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

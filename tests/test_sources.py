@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from gpbook_utils.data import load
-from gpbook_utils.sources import source_hash
+from gpbook_utils.sweeps.sources import source_hash
 
 
 def defined(source, **names):

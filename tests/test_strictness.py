@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from gpbook_utils import machine
+from gpbook_utils.machines import machine
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,8 +18,7 @@ import psutil
 import pytest
 import torch
 
-from gpbook_utils import results, sweeps
-from gpbook_utils.sweeps import sweep
+from gpbook_utils.sweeps import results, runs, sweep
 
 DRIVER = Path(__file__).with_name("sweep_driver.py")
 RUNS = 12  # of the driver
@@ -64,7 +63,7 @@ def bits(table):
             value.numpy().tobytes() if isinstance(value, torch.Tensor) else getattr(value, "tobytes", lambda: value)()
         )
 
-    columns = [name for name in table.columns if name not in sweeps.COLUMNS]
+    columns = [name for name in table.columns if name not in runs.COLUMNS]
     return [(name, of(value)) for name in columns for value in table[name]]
 
 
@@ -199,8 +198,8 @@ def test_another_function_is_done_again(tmp_path):
 def test_another_version_is_done_again(tmp_path, monkeypatch, name):
     run = logging_run(tmp_path / "log")
     sweep(run, {"n": [1]}, [0], tmp_path / "sweep")
-    other = sweeps.environment() | {name: "another"}
-    monkeypatch.setattr(sweeps, "environment", lambda: other)
+    other = runs.environment() | {name: "another"}
+    monkeypatch.setattr(runs, "environment", lambda: other)
     sweep(run, {"n": [1]}, [0], tmp_path / "sweep")
     assert calls(tmp_path / "log") == {"1 0": 2}
 
@@ -215,18 +214,18 @@ def test_other_settings_are_done_again(tmp_path, change):
 
 
 def test_versions_of_a_worker_are_checked(tmp_path, monkeypatch):
-    job = sweeps._Job.make(logging_run(tmp_path / "log"), tmp_path, 1, False)
-    other = sweeps.environment() | {"torch": "0.1"}
-    monkeypatch.setattr(sweeps, "environment", lambda: other)
+    job = runs._Job.make(logging_run(tmp_path / "log"), tmp_path, 1, False)
+    other = runs.environment() | {"torch": "0.1"}
+    monkeypatch.setattr(runs, "environment", lambda: other)
     with job.announced(), pytest.raises(RuntimeError, match=r"torch: 0\.1 instead of 2"):
-        sweeps._execute(job, sweeps._Run("key", {"n": 1}, 0))
+        runs._execute(job, runs._Run("key", {"n": 1}, 0))
     assert not (tmp_path / "log").exists()
 
 
 def test_the_folder_of_a_worker_is_checked(tmp_path):
-    job = sweeps._Job.make(logging_run(tmp_path / "log"), tmp_path, 1, False)
+    job = runs._Job.make(logging_run(tmp_path / "log"), tmp_path, 1, False)
     with pytest.raises(RuntimeError, match="does not see"):
-        sweeps._execute(job, sweeps._Run("key", {"n": 1}, 0))
+        runs._execute(job, runs._Run("key", {"n": 1}, 0))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +265,7 @@ def test_a_result_is_on_disk_before_the_next_run_starts(tmp_path):
 
 
 def test_old_litter_is_cleared_and_young_is_left(tmp_path):
-    for name, age in ((".old.part", 2 * sweeps.LITTER), (".young.part", 0), ("old.part", 2 * sweeps.LITTER)):
+    for name, age in ((".old.part", 2 * runs.LITTER), (".young.part", 0), ("old.part", 2 * runs.LITTER)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     sweep(lambda seed: {}, {}, [0], tmp_path)
@@ -523,7 +522,7 @@ def test_a_run_that_kills_its_worker_fails_alone(tmp_path, mode):
     assert set(failed) == {(30, 1), (30, 4)} and len(table) == RUNS
     assert all(error.startswith("its worker process died 3 times") for error in failed.values())
     begun = driver.begun()
-    assert [begun["30", seed] for seed in "14"] == [sweeps.DEATHS] * 2
+    assert [begun["30", seed] for seed in "14"] == [runs.DEATHS] * 2
     driver.wait_for(lambda: not driver.processes(), "the end of the workers")
 
 
@@ -532,7 +531,7 @@ def test_a_changed_package_is_done_again(tmp_path):
     """For real: a copy of the package, in which one module is edited between two runs of the driver."""
     import shutil
 
-    shutil.copytree(Path(sweeps.__file__).parent, tmp_path / "gpbook_utils")
+    shutil.copytree(Path(runs.__file__).parent, tmp_path / "gpbook_utils")
     for edit, begun in (("", 1), ("", 1), ("\n# edited\n", 2)):
         with open(tmp_path / "gpbook_utils" / "models.py", "a") as file:
             file.write(edit)

@@ -1,8 +1,8 @@
 """Which machine is this? Its fingerprint, and running a command under a lower instruction set.
 
-``python -m gpbook_utils.machine`` prints the fingerprint; ``python -m gpbook_utils.machine lowered COMMAND ...`` runs a
-command with the processor's newer instructions switched off, after showing that this really changed something;
-``python -m gpbook_utils.machine each COMMAND ...`` runs it in each of :func:`environments`.
+``python -m gpbook_utils.machines`` prints the fingerprint; ``python -m gpbook_utils.machines lowered COMMAND ...``
+runs a command with the processor's newer instructions switched off, after showing that this really changed something;
+``python -m gpbook_utils.machines each COMMAND ...`` runs it in each of :func:`environments`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def probe_in(environment: dict[str, str]) -> dict[str, str]:
     Raises:
         RuntimeError: if the process fails, with what it wrote.
     """
-    code = "import json; from gpbook_utils import machine; print(json.dumps(machine.probe()))"
+    code = "import json; from gpbook_utils.machines import machine; print(json.dumps(machine.probe()))"
     return json.loads(run_in(environment, code))
 
 
@@ -196,7 +196,7 @@ def run_in_each(command: list[str]) -> dict[str, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print this machine's fingerprint, or run a command under the lowered instruction set, or in each environment."""
-    parser = argparse.ArgumentParser(prog="python -m gpbook_utils.machine", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gpbook_utils.machines", description=main.__doc__)
     parser.add_argument("action", nargs="?", choices=["show", "lowered", "each"], default="show")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="for lowered and each: the command and its arguments")
     options = parser.parse_args(arguments)
@@ -259,7 +259,3 @@ def _blas() -> str:
         r"(?:oneAPI Math Kernel Library|oneMKL|Math Kernel Library) Version ([\w.]+)", torch.__config__.show()
     )
     return f"{name} {version.group(1)}" if version else name
-
-
-if __name__ == "__main__":
-    sys.exit(main())

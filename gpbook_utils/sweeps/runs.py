@@ -35,10 +35,10 @@ from joblib.externals.loky import BrokenProcessPool
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from gpbook_utils import results
 from gpbook_utils.files import package_hash
-from gpbook_utils.orphans import end_with
-from gpbook_utils.sources import source_hash
+from gpbook_utils.sweeps import results
+from gpbook_utils.sweeps.orphans import end_with
+from gpbook_utils.sweeps.sources import source_hash
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,9 +66,9 @@ def sweep(
     """Call ``function(**settings, seed=seed)`` for all settings of a grid and all seeds, and keep each result on disk.
 
     A result is served from disk if nothing that decides it has changed: the function's code and what it reads
-    (:func:`gpbook_utils.sources.source_hash`), settings, seed, threads, torch's default dtype, and the versions in
-    :func:`environment`. The machine is not among them. A run that raises is recorded with its error while others
-    go on. A damaged file is reported and its run done again.
+    (:func:`gpbook_utils.sweeps.sources.source_hash`), settings, seed, threads, torch's default dtype, and the
+    versions in :func:`environment`. The machine is not among them. A run that raises is recorded with its error
+    while others go on. A damaged file is reported and its run done again.
 
     Each run starts with the global random generators of torch, NumPy and Python seeded with ``seed``, with gradients
     enabled, and with its own copy of what the function reads, so that it does the same wherever it runs. One

@@ -2,7 +2,7 @@
 
 A rule is a function ``rule(path, notebook) -> list of problems``; each problem names the file, the cell
 (counting all cells from 1), what is wrong and what to do. A page in Markdown counts as one cell.
-``python tests/notebook_lint.py`` prints all problems of the book.
+``python -m book.lint`` prints all problems of the book.
 """
 
 import ast
@@ -21,7 +21,8 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image
 
-from gpbook_utils import claims, explorer, notebooks
+from book import notebooks, stored_claims
+from gpbook_utils import claims, explorer
 
 ROOT = Path(__file__).parents[1]
 LONGEST_CELL = 16  # lines
@@ -72,7 +73,7 @@ def read_allowed(path: Path) -> dict[str, list[dict]]:
     return {kind: tables.get(kind, []) for kind in PERMITTED}
 
 
-ALLOWED = read_allowed(Path(__file__).with_name("lint_allowed.toml"))
+ALLOWED = read_allowed(ROOT / "tests" / "lint_allowed.toml")
 
 
 def _at(path: Path, position: int, line: int | None = None) -> str:
@@ -214,7 +215,7 @@ def _numbers_claimed(path: Path, notebook: NotebookNode) -> set[str]:
     sentences = [claim["sentence"] for _, claim, _ in _claims(notebook)]
     for sibling in notebooks.chapters(path.parent):
         try:
-            sentences += [claim["sentence"] for claim in claims.read(sibling)]
+            sentences += [claim["sentence"] for claim in stored_claims.read(sibling)]
         except ValueError:
             continue  # a broken sibling is reported by its own rules
     return {number for sentence in sentences for number in numbers(sentence, 1)}
@@ -561,6 +562,7 @@ BOOK_RULES = [claim_ids, allowances]
 
 
 def rules_for(path: Path) -> list:
+    """The rules for a notebook, or for a page in Markdown."""
     return PAGE_RULES if path.suffix == ".md" else PAGE_RULES + NOTEBOOK_RULES
 
 

@@ -27,11 +27,11 @@ from gpytorch.likelihoods import GaussianLikelihood
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from gpbook_utils import budget, inducing
-from gpbook_utils.budget import Cause, Sides, cause
+from gpbook_utils import inducing
+from gpbook_utils.budget import measuring
+from gpbook_utils.budget.measuring import Cause, Sides, cause
 from gpbook_utils.data import load
-from gpbook_utils.machine import COMPATIBLE, LOWERED
-from gpbook_utils.minibatches import INDUCING_POINTS, Minibatches, fit_minibatches
+from gpbook_utils.machines.machine import COMPATIBLE, LOWERED
 from gpbook_utils.models import (
     ExactModel,
     SparseModel,
@@ -42,6 +42,7 @@ from gpbook_utils.models import (
     set_optimal_q,
 )
 from gpbook_utils.training import fit, fit_in_turns, fit_restarts
+from gpbook_utils.training.minibatches import INDUCING_POINTS, Minibatches, fit_minibatches
 
 NULL, ROUNDING, SETTING = "null controls", "rounding and hardware", "settings of the library"
 TRAINING, SPARSE, PROGRAM = "training", "inducing points", "the program"
@@ -120,7 +121,7 @@ def trained(dtype: torch.dtype) -> ExactModel:
 def says(model) -> dict[str, Tensor]:
     """What a GP of the common data says of the common points."""
     dtype = model.train_targets.dtype
-    return budget.says(model, points(dtype)[0], stars(dtype))
+    return measuring.says(model, points(dtype)[0], stars(dtype))
 
 
 def _gaussian(predicted: MultivariateNormal) -> dict[str, Tensor]:
@@ -175,7 +176,7 @@ def row_order(dtype: torch.dtype) -> Sides:
     """The training rows reversed; the prior is brought back into order before it is compared."""
     x, y = points(dtype)
     a, b = gp(dtype), gp(dtype, (x.flip(0), y.flip(0)))
-    turned = budget.says(b, x.flip(0), stars(dtype))
+    turned = measuring.says(b, x.flip(0), stars(dtype))
     return says(a), turned | {"prior": turned["prior"].flip(0, 1)}
 
 
@@ -196,7 +197,7 @@ def threads(dtype: torch.dtype) -> Sides:
 def _elsewhere() -> dict[torch.dtype, dict[str, Tensor]]:
     """What the common GP says in a process with an old instruction set and one thread."""
     child = subprocess.run(
-        [sys.executable, "-c", "from gpbook_utils.causes import _report; _report()"],
+        [sys.executable, "-c", "from gpbook_utils.budget.causes import _report; _report()"],
         env={**os.environ, **LOWERED, **COMPATIBLE},
         capture_output=True,
     )
@@ -207,7 +208,7 @@ def _elsewhere() -> dict[torch.dtype, dict[str, Tensor]]:
 
 def _report() -> None:
     """In that process: write the sides to standard output."""
-    torch.save({dtype: says(gp(dtype)) for dtype in budget.FORMATS}, sys.stdout.buffer)
+    torch.save({dtype: says(gp(dtype)) for dtype in measuring.FORMATS}, sys.stdout.buffer)
 
 
 @cause("an old instruction set", ROUNDING, chapter=9)
@@ -238,7 +239,7 @@ def years_ad(dtype: torch.dtype) -> Sides:
     """The same days counted from another origin, before the cast."""
     (x, y), far = points(torch.float64), stars(torch.float64)
     moved = (x + 2012).to(dtype)
-    return says(gp(dtype)), budget.says(gp(dtype, (moved, y.to(dtype))), moved, (far + 2012).to(dtype))
+    return says(gp(dtype)), measuring.says(gp(dtype, (moved, y.to(dtype))), moved, (far + 2012).to(dtype))
 
 
 @cause("a far date in the call", ROUNDING, chapter=7)
@@ -397,7 +398,7 @@ def two_optima(dtype: torch.dtype) -> Sides:
     """Seven points from two starts, each trained until the gradient vanishes."""
     a, b = (seven(start) for start in (1.0, 10.0))
     x, line = a.train_inputs[0], torch.linspace(-6, 6, 40, dtype=dtype).unsqueeze(-1)
-    return budget.says(a, x, line), budget.says(b, x, line)
+    return measuring.says(a, x, line), measuring.says(b, x, line)
 
 
 @cache
@@ -528,7 +529,7 @@ def aliased(dtype: torch.dtype) -> Sides:
         model = ExactModel(x, y, kernel, noise)
         with _quiet():
             fit(model, steps=20)
-            sides.append(budget.says(model, x, stars(dtype)))
+            sides.append(measuring.says(model, x, stars(dtype)))
     return tuple(sides)
 
 

@@ -2,11 +2,11 @@
 
 What it adds to Jupyter Book:
 
-- maths as MathML, written at build time (:mod:`book_theme.mathml`);
+- maths as MathML, written at build time (:mod:`book.theme.mathml`);
 - figures with their alternative text, width and caption, and a rule that no image goes without
-  (:mod:`book_theme.figures`);
-- folded answers that need no script (:mod:`book_theme.folds`);
-- a page for each assignment, made from the student's notebook, and its download (:mod:`book_theme.handouts`);
+  (:mod:`book.theme.figures`);
+- folded answers that need no script (:mod:`book.theme.folds`);
+- a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
 - links to the repository, but only where ``GPBOOK_REPOSITORY`` names one.
 
@@ -23,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book_theme import figures, folds, handouts, mathml
+from book.theme import figures, folds, handouts, mathml
 
 STATIC = Path(__file__).parent / "static"
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.

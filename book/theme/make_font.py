@@ -4,7 +4,7 @@ The font in ``static/fonts`` was made once with this script from STIX Two Math 2
 ``@fontsource/stix-two-math`` 5.3.0, licence in ``static/fonts/OFL.txt``). It needs ``fonttools`` and ``brotli``
 and is not part of the build:
 
-    python -m book_theme.make_font stix-two-math-latin-400-normal.woff2 book_theme/static/fonts/stix-two-math.woff2
+    python -m book.theme.make_font stix-two-math-latin-400-normal.woff2 book/theme/static/fonts/stix-two-math.woff2
 """
 
 import sys

@@ -1,16 +1,23 @@
-"""The ledger: every claim on every machine, and the folk answer sentence by sentence."""
+"""The ledger: every claim on every machine, and the folk answer sentence by sentence.
+
+``python -m book.ledger chapters/*.ipynb`` prints the verdicts that are stored in notebooks; ``--json`` is for programs.
+Nothing here imports torch, so that the page is built, and verdicts are read, in a moment.
+"""
 
 from __future__ import annotations
 
+import argparse
 import html
+import json
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
-from importlib.resources import files
 from itertools import groupby
+from pathlib import Path
 
+from book import stored_claims
 from gpbook_utils import claims
-from gpbook_utils.records import verdict_in
 
 MARKS = {claims.HOLDS: "✓", claims.REFUTED: "✗", claims.UNOBSERVABLE: "–", "stale": "~", None: ""}
 UNDECIDED = "not decided yet"
@@ -20,8 +27,8 @@ class Ledger:
     """Claims × machines.
 
     Args:
-        book: the claims of the chapters, as :func:`gpbook_utils.claims.read_all` returns them.
-        records: the machines, as :func:`gpbook_utils.records.load` returns them.
+        book: the claims of the chapters, as :func:`book.stored_claims.read_all` returns them.
+        records: the machines, as :func:`gpbook_utils.machines.records.load` returns them.
         titles: what to call a chapter, by the name of its file; the name itself where there is none.
     """
 
@@ -122,8 +129,45 @@ def folk_sentences() -> list[dict]:
     >>> folk_sentences()[0]["id"]
     'F1'
     """
-    table = files("gpbook_utils").joinpath("tables", "folk_answer.toml").read_text(encoding="utf-8")
+    table = Path(__file__).with_name("folk_answer.toml").read_text(encoding="utf-8")
     return [{"verdict": UNDECIDED, "why": "", "claims": [], **row} for row in tomllib.loads(table)["sentence"]]
+
+
+def verdict_in(record: dict, claim: dict) -> str | None:
+    """What ``record`` says of a claim of the book: a verdict, ``"stale"``, or ``None`` if it was never run there.
+
+    A verdict is stale when the sentence or the bound has changed since.
+
+    >>> claim = {"id": "a-claim", "sentence": "One is one.", "bound": ""}
+    >>> verdict_in({"claims": {"a-claim": {"verdict": "holds", "digest": "of another sentence"}}}, claim)
+    'stale'
+    """
+    entry = record["claims"].get(claim["id"])
+    if entry is None:
+        return None
+    return entry["verdict"] if entry["digest"] == claims.digest(claim) else "stale"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the verdicts stored in notebooks. Exit status 1 if a claim is refuted, 2 if a notebook can't be read."""
+    parser = argparse.ArgumentParser(prog="python -m book.ledger", description=main.__doc__)
+    parser.add_argument("notebook", nargs="+", help="an executed notebook")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    options = parser.parse_args(arguments)
+    try:
+        found = stored_claims.read_all(options.notebook)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        widths = [max((len(c[key]) for c in found), default=0) for key in ("chapter", "verdict", "id")]
+        for c in found:
+            print(f"{c['chapter']:{widths[0]}}  {c['verdict']:{widths[1]}}  {c['id']:{widths[2]}}  {c['sentence']}")
+        count = {verdict: sum(c["verdict"] == verdict for c in found) for verdict in claims.VERDICTS}
+        print(f"{len(found)} claims: " + ", ".join(f"{n} {verdict}" for verdict, n in count.items()))
+    return int(any(c["verdict"] == claims.REFUTED for c in found))
 
 
 def _description(record: dict) -> str:
@@ -175,3 +219,7 @@ def _cell(verdict: str | None, measured: str = "") -> str:
     mark = f'<span role="img" aria-label="{spoken}" title="{spoken}">{MARKS[verdict]}</span>'
     digits = f"<small>{html.escape(measured)}</small>" if measured else ""
     return f'<td data-verdict="{spoken}">{mark}{digits}</td>'
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from gpbook_utils.files import replace_file
-from gpbook_utils.sources import tensor_bytes
+from gpbook_utils.sweeps.sources import tensor_bytes
 
 SUFFIX = ".jsonl"
 TENSOR, ARRAY = "torch", "numpy"

@@ -1,6 +1,6 @@
 """Notebooks: run a chapter from top to bottom and store it only when it is complete.
 
-``python -m gpbook_utils.notebooks run`` runs every chapter, ``run 01`` one of them. A stored chapter carries
+``python -m book.notebooks run`` runs every chapter, ``run 01`` one of them. A stored chapter carries
 a hash of its code cells and one of this package, so that :func:`is_stale` can tell when its outputs no longer
 belong to its code.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from book import stored_claims
 from gpbook_utils import claims
 from gpbook_utils.files import PACKAGE, package_hash, replace_file
 
@@ -190,8 +191,8 @@ def run(path: str | Path, timeout: float = 600, allow_refuted: bool = False) -> 
     path = Path(path).resolve()
     notebook, before, package_code = read(path), path.read_bytes(), package_hash()
     executed = execute(notebook, path.parent, timeout, name=path.name)
-    stored = claims.from_notebook(executed, path.stem)
-    refuted = [c for c in stored if c["verdict"] == claims.REFUTED]
+    decided = stored_claims.from_notebook(executed, path.stem)
+    refuted = [c for c in decided if c["verdict"] == claims.REFUTED]
     if refuted and not allow_refuted:
         lines = [f"{c['id']}: {c['sentence']} (measured {c['measured'] or 'false'})" for c in refuted]
         raise ChapterError(f"{path.name}: not stored, this run refutes\n  " + "\n  ".join(lines))
@@ -217,7 +218,7 @@ def readme_figure(notebook: NotebookNode) -> bytes | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run chapters and store them. Exit status 1 if one fails, 2 if there is none of that name."""
-    parser = argparse.ArgumentParser(prog="python -m gpbook_utils.notebooks", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m book.notebooks", description=main.__doc__)
     parser.add_argument("command", choices=["run"])
     parser.add_argument("chapter", nargs="?", default="", help="a number or a name; all chapters if left out")
     parser.add_argument("--folder", default="chapters", help="where the chapters are (default: %(default)s)")

@@ -27,7 +27,7 @@ no longer contains. Only the needed cells run (see ``slicing``); the same cells 
 claim that is to fall must hold there, or be not observable on this machine, which is reported. Each run is a
 fork of one process that has imported torch, with one thread, in the chapter's folder.
 
-``python tests/sabotage.py chapters/01_name.ipynb [claim ...]`` applies a chapter's sabotages, or those of the
+``python -m book.sabotage chapters/01_name.ipynb [claim ...]`` applies a chapter's sabotages, or those of the
 claims named, and says what each does.
 """
 
@@ -50,13 +50,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slicing import needed, plain_python
-
+from book.slicing import needed, plain_python
 from gpbook_utils.claims import HOLDS, MIME, REFUTED, UNOBSERVABLE
 
-PLANS = Path(__file__).with_suffix("")
-CHAPTERS = Path(__file__).resolve().parents[1] / "chapters"
-PRELOAD = ["torch", "gpytorch", "matplotlib.pyplot", "IPython", "pytest", "gpbook_utils.claims", "slicing"]
+ROOT = Path(__file__).resolve().parents[1]
+PLANS = ROOT / "tests" / "sabotage"
+CHAPTERS = ROOT / "chapters"
+PRELOAD = ["torch", "gpytorch", "matplotlib.pyplot", "IPython", "pytest", "gpbook_utils.claims", "book.slicing"]
 TIMEOUT = 300.0  # seconds for one run; a whole chapter takes less than 60 on two quiet cores, and CI is not quiet
 PARALLEL = 2
 
@@ -402,7 +402,7 @@ def _run_in_shell(cells: list[tuple[int, str]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Apply a chapter's sabotages and print what each does. Exit status 1 if one fails."""
-    parser = argparse.ArgumentParser(prog="python tests/sabotage.py", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m book.sabotage", description=main.__doc__)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("claim", nargs="*", help="only the sabotages that refute one of these claims")
     options = parser.parse_args(arguments)

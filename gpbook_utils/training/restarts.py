@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from gpbook_utils.batches import ExactLoss, Layout, MakeModel, build, parameters_of
+from gpbook_utils.training.batches import ExactLoss, Layout, MakeModel, build, parameters_of
 
 STEPWISE = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 OUT_OF_STEPS = 1  # SciPy's status of a minimisation that was still on its way
@@ -115,7 +115,7 @@ def fit_restarts(
         tol: L-BFGS stops when no component of the gradient in the raw parameters is larger, or when the loss changes by
             less than the square of it.
         workers: single-threaded processes over which the batches are spread; 1 stays in this process.
-        closed_form: see :class:`gpbook_utils.batches.ExactLoss`.
+        closed_form: see :class:`gpbook_utils.training.batches.ExactLoss`.
         members: starts in a batch; by default as many as keep the covariance matrices in a processor's cache.
         progress: show a progress bar; by default only on a terminal.
 

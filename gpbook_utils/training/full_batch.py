@@ -1,4 +1,4 @@
-"""Fitting hyperparameters by maximising the marginal likelihood."""
+"""Fitting the hyperparameters of exact GPs on the full batch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ import gpytorch
 import torch
 from torch import Tensor
 
-from gpbook_utils.minibatches import Minibatches, fit_alone, fit_minibatches, one_ulp
 from gpbook_utils.models import marginal_likelihood
-from gpbook_utils.restarts import Restarts, fit_restarts
-
-__all__ = ["Minibatches", "Restarts", "fit", "fit_alone", "fit_in_turns", "fit_minibatches", "fit_restarts", "one_ulp"]
 
 
 def fit(model: gpytorch.models.ExactGP, *, steps: int = 100, lr: float = 0.1) -> Tensor:

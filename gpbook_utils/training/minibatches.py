@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gpbook_utils.batches import BatchLoss, Layout, MakeModel, build, parameters_of
 from gpbook_utils.models import check_data
-from gpbook_utils.restarts import Restarts, run
+from gpbook_utils.training.batches import BatchLoss, Layout, MakeModel, build, parameters_of
+from gpbook_utils.training.restarts import Restarts, run
 
 INDUCING_POINTS = "variational_strategy.inducing_points"
 _BLOCK = 512  # data in one evaluation of the loss over all data
@@ -39,7 +39,7 @@ class Minibatches(Restarts):
         averaged: the same ends with the raw parameters averaged over the last steps, if that was asked for.
         jittered: stays empty; GPyTorch warns when it adds jitter, and does not say to which member.
 
-    The other attributes are those of :class:`gpbook_utils.restarts.Restarts`.
+    The other attributes are those of :class:`gpbook_utils.training.restarts.Restarts`.
     """
 
     recorded: Tensor | None = None
@@ -76,7 +76,8 @@ def fit_minibatches(
             points, turn their ``requires_grad`` off: as a buffer they could not differ between members.
         x: training inputs of shape (n, d).
         y: training targets of shape (n,).
-        starts: values by name, each of shape (R,) or (R, *shape), as for :func:`gpbook_utils.restarts.fit_restarts`;
+        starts: values by name, each of shape (R,) or (R, *shape), as for
+            :func:`gpbook_utils.training.restarts.fit_restarts`;
             ``"variational_strategy.inducing_points"`` has shape (R, m, d).
         batch_size: data in a minibatch, from 1 to n. The last one of an epoch is smaller if n is no multiple.
         orders: a seed for each member. Its minibatches are those of ``DataLoader(data, batch_size, shuffle=True,

@@ -14,12 +14,12 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from gpbook_utils import handouts
+from book import handouts
 
 log = logging.getLogger(__name__)
 
 # The repository itself holds the solutions. Services that open notebooks from it are sent to this branch, which
-# holds what `python -m gpbook_utils.handouts --all` writes; the workflow publishes it with the book.
+# holds what `python -m book.handouts --all` writes; the workflow publishes it with the book.
 BRANCH = "handouts"
 GENERATOR = "https://nbgitpuller.readthedocs.io/en/latest/link.html"
 

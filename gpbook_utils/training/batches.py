@@ -55,7 +55,7 @@ class Layout:
     """Which columns of a matrix are which parameters of the models that ``make_model`` builds.
 
     Args:
-        make_model: as for :func:`gpbook_utils.restarts.fit_restarts`.
+        make_model: as for :func:`gpbook_utils.training.restarts.fit_restarts`.
 
     Raises:
         ValueError: if ``make_model`` does not return a model and its likelihood, or if a parameter of the batch has no

@@ -2,7 +2,7 @@
 
 A *cause* is a function of a floating-point format. It returns two sides, each a dictionary of what a model says under
 the names in :data:`QUANTITIES`, and :func:`measure` puts them on the ruler of :mod:`gpbook_utils.compare`. The causes
-of the book are in :mod:`gpbook_utils.causes`; a cause of your own is one more function::
+of the book are in :mod:`gpbook_utils.budget.causes`; a cause of your own is one more function::
 
     @cause("a longer lengthscale", "mistake", chapter=1)
     def longer(dtype):

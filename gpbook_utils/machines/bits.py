@@ -1,7 +1,7 @@
 """A fixed set of computations, on this machine or in an environment of another kind, and the bits of its results.
 
 Every input comes from NumPy's generator or from a table of this package, so that inputs have the same bits on every
-machine and only the computing differs. ``python -m gpbook_utils.bits`` prints the hashes of the results.
+machine and only the computing differs. ``python -m gpbook_utils.machines.bits`` prints the hashes of the results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpbook_utils import data, machine
+from gpbook_utils import data
+from gpbook_utils.machines import machine
 from gpbook_utils.models import ExactModel, marginal_likelihood, posterior, prior_covariance
 
 NOISES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # variances; the condition number of K + noise·I grows as they fall
@@ -119,7 +120,7 @@ def computed_in(environment: Mapping[str, str], first: str = "") -> dict[str, Te
     Raises:
         RuntimeError: if the process fails, with what it wrote.
     """
-    code = f"import torch\n{first}\nfrom gpbook_utils import bits\nbits.write(bits.computations())"
+    code = f"import torch\n{first}\nfrom gpbook_utils.machines import bits\nbits.write(bits.computations())"
     stored = np.load(io.BytesIO(machine.run_in(environment, code)))
     return {name: torch.from_numpy(stored[name]) for name in stored.files}
 

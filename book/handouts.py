@@ -1,6 +1,6 @@
 """Handouts: the student's version of an assignment, made from its source notebook, and a zip with all that it needs.
 
-``python -m gpbook_utils.handouts NAME`` writes the zip of one assignment; without a name it lists them. A source
+``python -m book.handouts NAME`` writes the zip of one assignment; without a name it lists them. A source
 holds solutions between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, and hidden tests between ``### BEGIN HIDDEN
 TESTS`` and ``### END HIDDEN TESTS``. What can't be released for certain is refused, never guessed.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from book.notebooks import read
 from gpbook_utils.files import PACKAGE, replace_file
-from gpbook_utils.notebooks import read
 
 BOOK = PACKAGE.parent
 ASSIGNMENTS = BOOK / "assignments"
@@ -270,7 +270,7 @@ def write_all(folder: str | Path, assignments: str | Path = ASSIGNMENTS) -> None
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the zip of one assignment and say what is inside. Exit status 1 if it can't be released, 2 if unknown."""
-    parser = argparse.ArgumentParser(prog="python -m gpbook_utils.handouts", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m book.handouts", description=main.__doc__)
     parser.add_argument("name", nargs="?", default="", help="the assignment; lists them if left out")
     parser.add_argument("--folder", default="_build/assignments", help="where the zip goes (default: %(default)s)")
     parser.add_argument("--all", metavar="BRANCH", help="write all, unpacked, into this folder instead")
