@@ -42,6 +42,7 @@ run: $(READY)  ## execute the chapters and store them; C=01 for one
 test: $(READY) .venv-grading/ready  ## what to run before every change
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python $(TESTS)
 
 test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage

@@ -1,8 +1,13 @@
 """Helpers of the book *Same Hyperparameters, Different Covariance*.
 
-Each module has one job, and imports run one way: ``answers``, ``claims``, ``compare``, ``data``, ``models``, ``files``,
-``sources``, ``orphans``, ``batches`` and ``plots`` know nothing of the others, ``machine`` knows ``files``,
-``restarts`` knows ``batches``, ``training`` knows ``models`` and ``restarts``, ``bits`` knows ``machine`` and
-``models``, ``sweeps`` knows ``results`` and ``sources``, and ``notebooks``, ``handouts``, ``records`` and ``ledger``
-stand on top. Import the module that you need, for example ``from gpbook_utils.claims import claim``.
+Import the module that you need, for example ``from gpbook_utils.claims import claim``. Each has one job, and imports
+run one way: a module imports from the lines below its own, never from its own line::
+
+    budget
+    diagnose | explorer | inducing | machines | sweeps | training
+    models | plots
+    answers | claims | compare | costs | data | files | precision
+
+``budget``, ``diagnose``, ``machines``, ``sweeps`` and ``training`` are rooms with modules of their own; ``diagnose``
+imports ``compare`` only. How the book itself is made lives in ``book/``, which nothing here imports.
 """
