@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT  := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help book run test test-deep lab record assignment grade formgrader clean
+.PHONY: help book run claim test test-deep lab record assignment grade formgrader clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ book: $(READY)  ## build the book and say where it is
 
 run: $(READY)  ## execute the chapters and store them; C=01 for one
 	@GPBOOK_GUARD=3 $(BIN)/python -m book.notebooks run $(C)
+
+claim: $(READY)  ## run, sabotage and lint one claim; C=07 ID=name
+	@GPBOOK_GUARD=3 $(BIN)/python -m book.claim "$(C)" "$(ID)"
 
 test: $(READY) .venv-grading/ready  ## what to run before every change
 	@$(BIN)/ruff check .
