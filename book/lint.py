@@ -33,7 +33,7 @@ NOT_COMPARED = {
     "image/jpeg",
     "text/html",
     claims.MIME,
-}  # nbval skips these (conftest.py)
+}  # nbval skips these (book/strictness.py)
 FOLDED = {"hide-input", "hide-cell"}  # tags of Jupyter Book that fold the source of a cell
 PAGE_TAGS = FOLDED | {"hide-output", "readme-figure"}
 PERMITTED = {"number": {"file", "number", "source"}, "tag": {"file", "cell", "tag", "reason"}}
