@@ -34,20 +34,20 @@ from gpbook_utils.plots import BLUE
 LARGEST = 120_000  # bytes of HTML
 
 _STYLE = """
-.gp-explorer.live > img, .gp-explorer .gp-stage { display: none; }
-.gp-explorer.live .gp-stage { display: block; }
+.gp-explorer > img { display: none !important; }
 .gp-explorer .gp-panels { display: flex; flex-wrap: wrap; gap: 12px; }
-.gp-explorer svg { flex: 1 1 300px; min-width: 0; max-width: 460px; height: auto; }
-.gp-explorer svg { box-sizing: border-box; padding: 6px; border-radius: 4px; background: #fff; }
+.gp-explorer svg { flex: 1 1 300px; min-width: 0; max-width: 460px; height: auto; box-sizing: border-box; }
+.gp-explorer svg { padding: 6px; border-radius: 4px; background: #fff; }
 .gp-explorer svg * { stroke-linejoin: round; }
 .gp-explorer svg :is(text, tspan) { font-family: "DejaVu Sans", Verdana, sans-serif !important; }
 .gp-explorer label { display: block; margin: 10px 0 0; }
 .gp-explorer input { display: block; width: 100%; min-height: 28px; margin: 4px 0 0; }
 .gp-explorer p.gp-said { min-height: 3em; margin: 4px 0; }
-@media print { .gp-explorer.live > img { display: block; } .gp-explorer.live .gp-stage { display: none; } }
+@media print { .gp-explorer > img { display: block !important; } .gp-explorer .gp-stage { display: none; } }
 """
 
-# The live part is built by the script, so that a viewer that strips scripts shows the picture and nothing else.
+# The live part is built by the script, so that a viewer that strips scripts shows the picture and nothing else; so does
+# a browser from before 2023, which can't unpack it.
 _SCRIPT = """
 (async script => {
   const root = script.parentElement;
@@ -68,7 +68,6 @@ _SCRIPT = """
   input.addEventListener("input", show);
   input.addEventListener("keydown", event => event.stopPropagation());
   show();
-  root.classList.add("live");
 })(document.currentScript);
 """
 
@@ -117,7 +116,6 @@ class Panel:
             if scale == "log" and ends[0] <= 0:
                 raise ValueError(f"{name}lim must be positive on a logarithmic axis; got {limits!r}")
         self.title, self.ylabel, self.frames = title, ylabel, None
-        self._logarithmic = {"x": xscale == "log", "y": yscale == "log"}
         self._settings = {"xscale": xscale, "yscale": yscale, "xlim": xlim, "ylim": ylim}
         self._settings |= {"xlabel": xlabel, "ylabel": ylabel, "title": title}
         self._items: list[tuple[Callable[..., Artist], list[dict]]] = []
@@ -142,12 +140,8 @@ class Panel:
 
     def band(self, x, low, high, *, colour: str = BLUE, label: str = "") -> None:
         """Draw the area between two lines, pale. Arguments and errors as for :meth:`line`."""
-
-        def draw(ax: Axes, x, low, high) -> Artist:
-            around = np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
-            return ax.fill(*around, color=colour, label=label, alpha=0.2, linewidth=0)[0]
-
-        self._add(draw, colour, x=x, low=low, high=high)
+        style = {"color": colour, "label": label, "alpha": 0.2, "linewidth": 0}
+        self._add(lambda ax, x, low, high: ax.fill_between(x, low, high, **style), colour, x=x, low=low, high=high)
 
     def points(self, x, y, *, colour: str = BLUE, label: str = "", size: float = 7, hollow: bool = False) -> None:
         """Draw discs of ``size`` pixels across, hollow on demand. Arguments and errors as for :meth:`line`."""
@@ -199,7 +193,7 @@ class Panel:
             if len(set(sizes.values())) > 1:
                 raise ValueError(f"the arrays of frame {frame} must have one length; got {sizes}")
             for name, array in arrays.items():
-                if self._logarithmic["x" if name == "x" else "y"] and not (array > 0).all():
+                if self._settings["xscale" if name == "x" else "yscale"] == "log" and not (array > 0).all():
                     raise ValueError(f"{name} must be positive on a logarithmic axis; frame {frame} has {array.min()}")
             data.append(arrays)
         self._append(draw, data)

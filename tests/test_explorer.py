@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,8 +208,10 @@ def test_too_large_is_refused(shown, monkeypatch):
 
 def write_page(shown, folder):
     body = shown[0][0]["text/html"]
+    shutil.copy(Path(__file__).parents[1] / "book/theme/static/book.css", folder)  # it has rules for images, too
     head = "<!doctype html><html lang=en><meta charset=utf-8><title>T</title><link rel=icon href='data:,'>"
-    (folder / "page.html").write_text(f"{head}<main><h1>T</h1>{body}</main></html>", encoding="utf-8")
+    main = f'<main class="bd-article"><h1>T</h1><figure>{body}</figure></main>'
+    (folder / "page.html").write_text(f"{head}<link rel=stylesheet href=book.css>{main}</html>", encoding="utf-8")
     return folder
 
 
@@ -229,7 +233,7 @@ def test_keys_move_every_part(chromium, page_folder):
     with serve(page_folder) as address, chromium.new_context() as context:
         page, problems = visit(context, f"{address}/page.html")
         seen = "all => all.filter(e => getComputedStyle(e).display != 'none').map(e => e.dataset.frame)"
-        page.wait_for_selector(".gp-explorer.live")
+        page.wait_for_selector(".gp-stage")
         assert page.locator("[data-frame]").evaluate_all(seen) == ["1"] * 4
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowRight")
@@ -246,14 +250,14 @@ def test_the_first_row_of_an_image_is_at_the_lower_end_on_the_page(chromium, sho
     show(panels=[corners(frames)], start=1)
     with serve(write_page(shown, tmp_path)) as address, chromium.new_context() as context:
         page, _ = visit(context, f"{address}/page.html")
-        page.wait_for_selector(".gp-explorer.live")
+        page.wait_for_selector(".gp-stage")
         assert_upright(page.locator("svg").screenshot())
 
 
 def test_print_shows_the_picture(chromium, page_folder):
     with serve(page_folder) as address, chromium.new_context() as context:
         page, _ = visit(context, f"{address}/page.html")
-        page.wait_for_selector(".gp-explorer.live")
+        page.wait_for_selector(".gp-stage")
         page.emulate_media(media="print")
         assert page.locator("img").is_visible() and not page.locator("input").is_visible()
 

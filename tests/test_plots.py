@@ -84,7 +84,7 @@ def test_the_reader_s_style_is_left_alone(shown):
             lambda: plots.bands([1], {"p": {"a": [[1]]}}, dashed={"p": {"b": [[1]]}}, xlabel="", **WORDS),
             "dashed 'b' in 'p' has no series",
         ),
-        (lambda: plots.figure(0), "columns must be at least 1"),
+        (lambda: plots.figure(0), "columns must be a positive integer"),
     ],
 )
 def test_bad_input(shown, draw, message):
