@@ -6,6 +6,9 @@ C      :=
 BIN    := .venv/bin
 READY  := .venv/ready
 GRADER := .venv-grading/bin
+PROJECTS := pyproject.toml book/pyproject.toml grading/pyproject.toml
+VERSION := $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
+WHEEL  := _build/html/_static/gpbook-$(VERSION)-py3-none-any.whl
 A      :=
 SUBMISSIONS :=
 # Two processes run the tests: most of a test is single-threaded. A module's tests, or a chapter's cells, stay together;
@@ -24,14 +27,18 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Written last by the set-up, so an interrupted installation is taken up again, never mistaken for a whole one.
-$(READY): requirements.txt constraints.txt pyproject.toml .ci/environment.py
+$(READY): requirements.txt constraints.txt $(PROJECTS) .ci/environment.py
 	@$(PYTHON) .ci/environment.py --torch $(TORCH)
 
 # The autograder has its own environment, without torch; students' notebooks run in the book's, inside a cage.
-.venv-grading/ready: requirements-grading.txt constraints.txt pyproject.toml .ci/environment.py
-	@$(PYTHON) .ci/environment.py --folder .venv-grading --requirements requirements-grading.txt
+.venv-grading/ready: requirements-grading.txt constraints.txt $(PROJECTS) .ci/environment.py
+	@$(PYTHON) .ci/environment.py --folder .venv-grading --requirements requirements-grading.txt --packages . grading
 
-book: $(READY)  ## build the book and say where it is
+# What `pip install` takes from the page's address. Directories count, so that a module that went is noticed.
+$(WHEEL): pyproject.toml LICENSE book/wheel.py $(shell find gpbook_utils -name __pycache__ -prune -o -print) | $(READY)
+	@$(BIN)/python -m book.wheel $(@D)
+
+book: $(READY) $(WHEEL)  ## build the book and say where it is
 	@$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 	@echo "To serve it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000"

@@ -12,8 +12,8 @@ import hashlib
 import io
 import re
 import sys
+import tomllib
 import zipfile
-from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,7 @@ _PUBLIC_METADATA = {"nbgrader", "tags"}  # of a cell; anything else might say to
 
 MUTANTS = "mutants.py"
 DATA = {".csv", ".json", ".npy", ".npz", ".png", ".toml", ".txt"}
-NOT_FOR_STUDENTS = {"handouts.py"}  # of the package
-SECTIONS, TOOLS = {"The mathematics"}, {"ipykernel", "jupyterlab"}  # of requirements.txt
+NOT_FOR_STUDENTS = "sweeps"  # the room of the package that needs more than students install
 DAWN = (1980, 1, 1, 0, 0, 0)  # the oldest date of a zip; any fixed one makes its bytes reproducible
 
 README = """\
@@ -195,7 +194,7 @@ def contents(name: str, assignments: str | Path = ASSIGNMENTS) -> dict[str, byte
     files = {
         f"{name}.ipynb": (nbformat.writes(student).rstrip("\n") + "\n").encode(),
         "README.txt": README.format(name=name, title=title, line="=" * len(title), cpu_index=CPU_INDEX).encode(),
-        "requirements.txt": requirements((BOOK / "requirements.txt").read_text(encoding="utf-8")).encode(),
+        "requirements.txt": requirements(*_asked_and_pinned(), tools="students").encode(),
         "LICENSE": (BOOK / "LICENSE").read_bytes(),
     }
     folder = Path(assignments) / name
@@ -208,24 +207,28 @@ def contents(name: str, assignments: str | Path = ASSIGNMENTS) -> dict[str, byte
             raise HandoutError(f"{name}/{within}: is not known to be for students; data files end in {kinds}")
         files[within] = path.read_bytes()
     for path in _visible_files(PACKAGE):
-        if path.name not in NOT_FOR_STUDENTS:
+        if NOT_FOR_STUDENTS not in path.relative_to(PACKAGE).parts:
             files[path.relative_to(BOOK).as_posix()] = path.read_bytes()
     return {f"{name}/{within}": files[within] for within in sorted(files)}
 
 
-def requirements(text: str, tools: Iterable[str] = TOOLS) -> str:
-    r"""The lines of the book's ``requirements.txt`` that a student needs: to compute, and ``tools`` beside.
+def requirements(project: str, pins: str, tools: str = "") -> str:
+    r"""The lines of the book's ``requirements.txt`` for what the package needs with its extra ``book``.
 
-    >>> requirements("# The mathematics\ntorch==2 # arrays\n\n# Notebooks\nnbval==1\nipykernel==7\n")
-    'torch==2 # arrays\nipykernel==7\n'
+    Args:
+        project: the text of ``pyproject.toml``, which names what is needed.
+        pins: the text of ``requirements.txt``. What it does not name comes along with what it names.
+        tools: the dependency group of ``pyproject.toml`` that is needed besides, if any.
+
+    >>> project = '[project]\ndependencies = ["torch>=2"]\n[project.optional-dependencies]\nbook = ["scikit_learn"]\n'
+    >>> requirements(project, "torch==2.1  # arrays\ndask==3\nscikit-learn==1\n")
+    'torch==2.1  # arrays\nscikit-learn==1\n'
     """
-    kept, section = [], ""
-    for line in text.splitlines():
-        if line.startswith("#"):
-            section = line.lstrip("# ")
-        elif line and (section in SECTIONS or re.split("[=<>~ ]", line)[0] in tools):
-            kept.append(line + "\n")
-    return "".join(kept)
+    asked = tomllib.loads(project)
+    needed = asked["project"]["dependencies"] + asked["project"]["optional-dependencies"]["book"]
+    needed += asked["dependency-groups"][tools] if tools else []
+    names = {_distribution(one) for one in needed}
+    return "".join(line + "\n" for line in pins.splitlines() if _distribution(line) in names)
 
 
 def write_zip(name: str, folder: str | Path, assignments: str | Path = ASSIGNMENTS) -> Path:
@@ -256,7 +259,7 @@ def write_all(folder: str | Path, assignments: str | Path = ASSIGNMENTS) -> None
         HandoutError: if an assignment can't be released.
     """
     everything = {path: content for name in names(assignments) for path, content in contents(name, assignments).items()}
-    needed = requirements((BOOK / "requirements.txt").read_text(encoding="utf-8"), tools=())
+    needed = requirements(*_asked_and_pinned())
     everything["requirements.txt"] = f"--extra-index-url {CPU_INDEX}\n{needed}".encode()
     everything["runtime.txt"] = b"python-3.11\n"
     everything["README.md"] = (
@@ -300,6 +303,15 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  {entry}")
     print(f"  {package} ({sum(entry.startswith(package) for entry in inside)} files)")
     return 0
+
+
+def _asked_and_pinned() -> list[str]:
+    return [(BOOK / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.txt")]
+
+
+def _distribution(requirement: str) -> str:
+    """The name at the start of a requirement, in the one spelling that an index compares; empty for a comment."""
+    return re.sub("[-_.]+", "-", re.match(r"[\w.-]*", requirement)[0]).lower()
 
 
 def _is(cell: NotebookNode, role: str) -> bool:

@@ -19,7 +19,7 @@ from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
-from book import handouts
+from book import handouts, wheel
 from book.theme import repository_options
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
@@ -87,6 +87,7 @@ def browser(playwright):
 def book(tmp_path_factory):
     """The folder of the built book."""
     output = tmp_path_factory.mktemp("book")
+    wheel.build(output / "_build" / "html" / "_static")  # as `make book` does
     result = build(ROOT, output)
     assert result.returncode == 0, result.stdout[-6000:]
     return output / "_build" / "html"

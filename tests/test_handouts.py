@@ -19,7 +19,10 @@ from book.theme.handouts import service_links
 
 ROOT = Path(__file__).parents[1]
 GRADER = ROOT / ".venv-grading" / "bin"
+# All but the room that needs more than students install.
 PACKAGE_FILES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gpbook_utils").rglob("*.py")}
+PACKAGE_FILES = {path for path in PACKAGE_FILES if not path.startswith("gpbook_utils/sweeps/")}
+ASKED, PINNED = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "requirements.txt"))
 ASSIGNMENTS = [ROOT / "assignments" / name for name in handouts.names()]
 
 
@@ -193,7 +196,7 @@ def test_what_the_zip_holds(assignments, tmp_path):
             f"sample/{name}" for name in ("sample.ipynb", "table.csv", "README.txt", "requirements.txt", "LICENSE")
         }
         package = {name.removeprefix("sample/") for name in inside if name.endswith(".py")}
-        assert package == PACKAGE_FILES - {"gpbook_utils/handouts.py"}
+        assert package == PACKAGE_FILES
         assert archive.read("sample/table.csv") == b"x,y\n1,2\n"
         readme = archive.read("sample/README.txt").decode()
         assert readme.startswith("Equal or not: a sample\n======================\n") and "sample.ipynb" in readme
@@ -249,18 +252,31 @@ def test_the_unpacked_notebook_takes_the_package_beside_it(assignments, tmp_path
 
 def test_the_requirements_cover_what_the_package_imports():
     """Directly, or as what JupyterLab and the kernel bring along."""
-    brought = {"IPython", "jupyter_client", "nbclient", "nbformat", "traitlets"}
-    kept = handouts.requirements((ROOT / "requirements.txt").read_text())
+    brought = {"IPython"}
+    kept = handouts.requirements(ASKED, PINNED, "students")
     known = {line.split("==")[0].replace("-", "_") for line in kept.splitlines()} | {"PIL", "sklearn"} | brought
     assert {"torch", "gpytorch", "ipykernel", "jupyterlab"} <= known and "jupyter_book" not in known
     imported = set()
-    for path in PACKAGE_FILES - {"gpbook_utils/handouts.py"}:
+    for path in PACKAGE_FILES:
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             imported |= {name.split(".")[0] for name in names}
     assert "torch" in imported
     assert imported - set(sys.stdlib_module_names) - {"gpbook_utils"} <= known
+
+
+def test_students_get_what_their_group_asks_for_whatever_the_comments_say():
+    kept = handouts.requirements(ASKED, PINNED, "students")
+    names = [line.split("==")[0] for line in kept.splitlines()]
+    assert {"torch", "scipy", "matplotlib", "jupyterlab"} <= {*names}
+    assert not {"dask", "distributed", "pandas", "cloudpickle", "pytest", "jupyter-book"} & {*names}
+    reworded = "".join(line for line in PINNED.splitlines(keepends=True) if not line.startswith("#"))
+    assert handouts.requirements(ASKED, "# Another heading\n" + reworded, "students") == kept
+    without_tools = handouts.requirements(ASKED, PINNED).splitlines()
+    assert names[len(without_tools) :] == ["ipykernel", "jupyterlab"] and kept.splitlines()[:-2] == without_tools
+    with pytest.raises(KeyError, match="teachers"):
+        handouts.requirements(ASKED, PINNED, "teachers")
 
 
 # The command
@@ -354,7 +370,7 @@ def test_no_secret_is_in_the_zip(folder, assignments, tmp_path):
     assert len(lines) >= 8
     handouts.write_zip(folder.name, tmp_path / "out", folder.parent)
     looked, found = course.search(tmp_path / "out", lines)
-    assert looked[".py"] == len(PACKAGE_FILES) - 1 and looked[".ipynb"] == 1 and looked[".txt"] >= 2
+    assert looked[".py"] == len(PACKAGE_FILES) and looked[".ipynb"] == 1 and looked[".txt"] >= 2
     assert found == []
 
 

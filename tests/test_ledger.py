@@ -1,6 +1,9 @@
 """Records and the ledger: written whole, read back, stale when the sentence changed."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from test_claims import make_notebook, stored
@@ -181,3 +184,15 @@ def test_the_folk_table_is_complete_and_decided_by_real_claims():
     assert [row["id"] for row in rows] == [f"F{i}" for i in range(1, 22)]
     book = stored_claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
     assert [row["id"] for row in FolkAnswer(book).rows if row["verdict"] == UNDECIDED] == []
+
+
+def test_reading_verdicts_back_imports_no_torch():
+    """Nor the folk answer's table: both are read where the page is built, by whatever has the notebooks."""
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'numpy', 'IPython']))  # whoever imports one fails\n"
+        "from book import ledger; ledger.folk_sentences(); sys.exit(ledger.main(['--json', sys.argv[1]]))"
+    )
+    chapter = Path(__file__).parents[1] / "chapters" / "01_same_covariance.ipynb"
+    result = subprocess.run([sys.executable, "-c", program, chapter], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert {"id", "sentence", "verdict"} <= json.loads(result.stdout)[0].keys()

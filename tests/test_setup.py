@@ -1,13 +1,17 @@
 """Does the set-up say what is wrong and what to do, and never leave a half-made environment that looks whole?"""
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".ci" / "environment.py"
@@ -26,7 +30,8 @@ def book(tmp_path):
     """A folder with the files that the set-up reads, and one small package to install."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in ("pyproject.toml", "book/pyproject.toml", "grading/pyproject.toml", "constraints.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("", encoding="utf-8")
     (tmp_path / "requirements.txt").write_text("iniconfig\n", encoding="utf-8")
     return tmp_path
@@ -147,7 +152,12 @@ def test_an_interrupted_installation_is_taken_up_again(environment, monkeypatch,
     assert "torch: cpu" in ready.read_text(encoding="utf-8")
     assert "constraints.txt" in commands[0]
     assert (environment.CPU_INDEX in commands[0]) == (sys.platform == "linux")
-    assert "--no-build-isolation" in commands[1]
+    assert commands[1][3:] == ["--disable-pip-version-check", "--retries=3", "uninstall", "--yes", "gpbook"]
+    assert commands[2][-1] == "check"
+    assert "--no-build-isolation" in commands[3] and "--no-deps" in commands[3]
+    assert [commands[3][i + 1] for i, word in enumerate(commands[3]) if word == "--editable"] == [
+        "./.", "./book", "./grading"
+    ]  # fmt: skip
 
 
 def test_a_damaged_environment_is_not_usable(environment, tmp_path):
@@ -157,3 +167,64 @@ def test_a_damaged_environment_is_not_usable(environment, tmp_path):
     damaged.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     damaged.chmod(0o755)
     assert not environment.is_usable(str(damaged))
+
+
+# What is asked for, by pyproject.toml, and what is pinned
+
+
+def pins(name):
+    """The lines of a file of pins, each as (name, version)."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines()]
+    found = [Requirement(line) for line in lines if line]
+    assert all([one.operator for one in requirement.specifier] == ["=="] for requirement in found)
+    return {canonicalize_name(one.name): next(iter(one.specifier)).version for one in found}
+
+
+@pytest.fixture
+def asked():
+    """The requirements of the package, of its extras and of the dependency groups, by name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lists = {"": project["project"]["dependencies"]}
+    lists |= project["project"]["optional-dependencies"] | project["dependency-groups"]
+    return {name: [Requirement(line) for line in lines] for name, lines in lists.items()}
+
+
+def test_whatever_is_asked_for_is_pinned_within_its_range(asked):
+    known = pins("constraints.txt") | pins("requirements.txt")
+    assert set(asked) == {"", "book", "sweeps", "readers", "students", "makers", "tests"}
+    for name, requirements in asked.items():
+        for one in requirements:
+            pin = known.get(canonicalize_name(one.name))
+            assert pin and one.specifier.contains(pin), f"{name}: {one} is pinned to {pin}"
+
+
+def test_whatever_is_pinned_is_asked_for_by_somebody(asked):
+    by_somebody = {canonicalize_name(one.name) for requirements in asked.values() for one in requirements}
+    assert set(pins("requirements.txt")) <= by_somebody
+    assert by_somebody - set(pins("requirements.txt")) == {"ipython"}  # the kernel brings it along
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-grading.txt"])
+def test_a_package_has_one_pin(name):
+    here, below = pins(name), pins("constraints.txt")
+    assert len(here.keys() & below.keys()) > 3
+    assert {one: version for one, version in here.items() if below.get(one, version) != version} == {}
+
+
+def test_what_the_set_up_installs():
+    """The package, the book's own tools with the page's entry point, and the autograder, each as a distribution."""
+    entry = {one.group: one.value for one in importlib.metadata.distribution("gpbook-making").entry_points}
+    assert entry == {"myst_nb.mime_renderers": "book.theme.figures:FigureRenderer"}
+    assert not importlib.metadata.distribution("gpbook").entry_points
+    owners = {name: set(importlib.metadata.packages_distributions()[name]) for name in ("book", "grading")}
+    assert owners == {"book": {"gpbook-making"}, "grading": {"gpbook-grading"}}
+
+
+def test_the_autograders_environment_has_no_torch():
+    program = (
+        "import importlib.util, gpbook_utils.answers, gpbook_utils.files, grading.judge\n"
+        "print([name for name in ('torch', 'gpytorch', 'book') if importlib.util.find_spec(name)])"
+    )
+    python = ROOT / ".venv-grading" / "bin" / "python"
+    result = subprocess.run([python, "-c", program], cwd="/", capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr
