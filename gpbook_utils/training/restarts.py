@@ -19,7 +19,6 @@ from tqdm import tqdm
 from gpbook_utils.training.batches import ExactLoss, Layout, MakeModel, build, parameters_of
 
 STEPWISE = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-OUT_OF_STEPS = 1  # SciPy's status of a minimisation that was still on its way
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,7 +98,8 @@ def fit_restarts(
 
     Each start goes where it would go alone, up to rounding: the starts share no parameter, no optimiser state and no
     failure. With ``"adam"`` and ``"sgd"`` all take the same number of steps; with ``"lbfgs"``, which is SciPy's
-    L-BFGS-B without bounds, a start leaves the batch when it has converged. The same starts give the same result, bit
+    L-BFGS-B without bounds, a start leaves the batch when it has converged, and it fails only if it has no loss where
+    it begins: on the way it turns back from points without one. The same starts give the same result, bit
     by bit, for any number of workers.
 
     Args:
@@ -253,53 +253,55 @@ def _lbfgs(loss, rows: Tensor, members: int, tol: float, steps: int) -> list[_Pa
 
 
 def _minimise(hub: greenlet, row: Tensor, tol: float, steps: int) -> _Path:
-    """L-BFGS-B from one start; where it wants to know the loss, it asks ``hub``."""
-    points, losses = [], []
-    here = last = None  # gradients at the last of the points, and where the loss was asked for last
-    trouble = None
-    jittered = False
-    evaluations = 0
+    """L-BFGS-B from one start; where it wants to know the loss, it asks ``hub``.
+
+    It turns back from points without a loss as from a wall. Beside one, SciPy can end too early: after twenty losses on
+    one line it gives up, and what it found there with it, and a line that only grazes the wall looks like convergence.
+    So where it ends on a line that met a wall, it starts again from the lowest point seen, without the memory of
+    earlier steps, until that gains no more than what counts as convergence.
+    """
+    x = row.double().numpy()
+    loss, gradient, problem, jittered = hub.switch(x)
+    if problem is not None:
+        return _Path(row.unsqueeze(0), row.new_tensor([loss]), np.nan, f"{problem}, at step 0", jittered)
+    path = [(loss, x, gradient)]
+    lowest = path[0]  # of the last of the path and what was seen since
+    wall = 0  # the length of the path when a wall was met last
 
     def arrive(intermediate_result):
-        nonlocal trouble, here
-        if last is None:
-            raise ArithmeticError(trouble)
-        trouble = None  # of an earlier line search that found a way out
-        here = last
-        points.append(intermediate_result.x.copy())
-        losses.append(float(intermediate_result.fun))
+        nonlocal lowest
+        lowest = float(intermediate_result.fun), intermediate_result.x.copy(), gradient
+        path.append(lowest)
 
     def ask(x):
-        nonlocal trouble, jittered, evaluations, here, last
-        value, last, problem, helped = hub.switch(x)
+        nonlocal gradient, jittered, lowest, wall
+        loss, here, slope = path[-1]
+        if np.array_equal(x, here):
+            gradient = slope
+            return loss, slope
+        value, gradient, problem, helped = hub.switch(x)
         jittered |= helped
-        evaluations += 1
-        if not points:
-            points.append(x.copy())
-            losses.append(value)
-            here = last
         if problem is not None:
-            trouble, last = f"{problem}, at evaluation {evaluations}", None
-            if evaluations == 1:
-                raise ArithmeticError(trouble)
-            # A wall, as high as the line would have fallen: SciPy's line search turns back to a ninth of the step. From
-            # a much higher one it turns back to a step that is lost in rounding.
-            return losses[-1] + abs(here @ (x - points[-1])), np.zeros_like(x)
-        return value, last
+            wall = len(path)
+            # As high as the line would have fallen: SciPy's line search turns back to a ninth of the step. From a much
+            # higher wall it turns back to a step that is lost in rounding. One no higher than the loss here, as
+            # rounding would leave it, SciPy would take for a step down.
+            return max(loss + abs(slope @ (x - here)), np.nextafter(loss, np.inf)), np.zeros_like(x)
+        if value < lowest[0]:
+            lowest = value, x.copy(), gradient
+        return value, gradient
 
-    slope = np.nan
-    try:
-        # Close to an optimum the loss is above it by the square of the gradient, in units of the curvature.
-        options = {"gtol": tol, "ftol": tol**2, "maxiter": steps}
-        end = minimize(ask, row.double().numpy(), jac=True, method="L-BFGS-B", callback=arrive, options=options)
-        if end.success or end.status == OUT_OF_STEPS:
-            trouble = None
-        slope = float(np.abs(end.jac).max())
-    except ArithmeticError:
-        if not trouble:
-            raise
+    change = tol**2  # close to an optimum the loss is above it by the gradient squared, in units of the curvature
+    before = np.inf
+    while wall >= len(path) - 1 and before - path[-1][0] > change * max(1, abs(path[-1][0])) and len(path) <= steps:
+        before = path[-1][0]
+        options = {"gtol": tol, "ftol": change, "maxiter": steps + 1 - len(path)}
+        minimize(ask, path[-1][1], jac=True, method="L-BFGS-B", callback=arrive, options=options)
+        if wall == len(path) and lowest is not path[-1]:
+            path.append(lowest)
+    losses, points, gradients = zip(*path, strict=True)
     rows = torch.from_numpy(np.stack(points)).to(row.dtype)
-    return _Path(rows, torch.tensor(losses, dtype=row.dtype), np.nan if trouble else slope, trouble, jittered)
+    return _Path(rows, rows.new_tensor(losses), float(np.abs(gradients[-1]).max()), None, jittered)
 
 
 def run(tasks: list, workers: int) -> Iterator:
