@@ -1,15 +1,17 @@
 """The engine that sabotages claims, and every chapter's sabotages."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 
 import nbformat
+import psutil
 import pytest
 
-from book import sabotage, slicing
+from book import sabotage
 
 CHAPTERS = sorted(sabotage.CHAPTERS.glob("*.ipynb"))
 IMPORTS = "from gpbook_utils.claims import claim, unobservable"
@@ -44,13 +46,37 @@ def only_result(tmp_path, *cells, plan=PLAN, **options):
     return result
 
 
+def command_line(folder, **variables):
+    """How to start the command line for the chapter in a folder."""
+    code = (
+        "import sys; from book import sabotage; sabotage.PLANS = sabotage.Path(); "
+        "sys.exit(sabotage.main(['chapter.ipynb']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(sabotage.ROOT), **variables}
+    return {"args": [sys.executable, "-c", code], "cwd": folder, "env": environment}
+
+
+def alive(pid):
+    try:
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def until(condition, patience=30):
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
 # The engine.
 
 
 def test_a_claim_that_falls_passes(tmp_path):
     result = only_result(tmp_path, IMPORTS, "x = 2", CLAIM)
-    assert result.problem == "" and result.cells == 3
-    assert str(result).startswith("refuted")
+    assert result.problem == "" and result.seconds > 0
+    assert str(result).startswith("refuted") and "cells  2 to  3" in str(result)
 
 
 def test_a_claim_that_still_holds_fails(tmp_path):
@@ -81,6 +107,7 @@ def test_an_exception_is_not_a_fall(tmp_path, by):
     result = only_result(tmp_path, IMPORTS, "x = 2", CLAIM, plan=PLAN.replace("x = 3", by))
     assert "must run to their end" in result.problem
     assert "Traceback" in result.problem and "in code cell 2" in result.problem.replace("cell 3", "cell 2")
+    assert str(result).startswith("FAILED")
 
 
 def test_an_exception_after_the_claim_fell_fails_too(tmp_path):
@@ -98,10 +125,33 @@ def test_a_hanging_cell_is_ended_with_its_children(tmp_path):
     hang = "import subprocess; subprocess.run('sleep 4; touch late; sleep 60', shell=True)"
     start = time.monotonic()
     result = only_result(tmp_path, IMPORTS, "x = 2", CLAIM, plan=PLAN.replace("x = 3", hang), timeout=2)
-    assert "did not end within 2 s" in result.problem
+    assert "a cell did not end within 2 s" in result.problem
     assert time.monotonic() - start < 30
     time.sleep(3)
     assert not (tmp_path / "late").exists()
+
+
+def test_what_a_branch_leaves_running_is_ended(tmp_path):
+    leave = "x = 3; import subprocess; left = subprocess.Popen(['sleep', '60']); open('left', 'w').write(str(left.pid))"
+    assert only_result(tmp_path, IMPORTS, "x = 2", CLAIM, plan=PLAN.replace("x = 3", leave)).problem == ""
+    assert not alive((tmp_path / "left").read_text())
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        ("import time; time.sleep(60)", "a cell did not end within 2 s"),
+        ("import os; os._exit(7)", "exit code 7"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()", "did not end within 2 s"),
+    ],
+)
+def test_an_unchanged_cell_that_hangs_dies_or_fails(tmp_path, cell, problem):
+    wait = "x = 3; import os; open('branch', 'w').write(str(os.getpid()))"
+    cells = [IMPORTS, "x = 2", f"if x == 2:\n    {cell}", CLAIM]
+    result = only_result(tmp_path, *cells, plan=PLAN.replace("x = 3", wait), timeout=2)
+    assert "the unchanged chapter must run up to the last claim" in result.problem and problem in result.problem
+    assert not alive((tmp_path / "branch").read_text())
 
 
 def test_the_claim_must_hold_before(tmp_path):
@@ -109,9 +159,9 @@ def test_the_claim_must_hold_before(tmp_path):
     assert "must see the claims hold" in result.problem and "'refuted'" in result.problem
 
 
-def test_the_unchanged_cells_must_run_to_their_end(tmp_path):
-    result = only_result(tmp_path, IMPORTS, "x = 2", f"{CLAIM}\n1 / (2 - x)")
-    assert "unchanged, code cells 1, 2, 3" in result.problem and "ZeroDivisionError" in result.problem
+def test_a_change_after_the_claim_refutes_nothing(tmp_path):
+    result = only_result(tmp_path, IMPORTS, "x = 4 // 2", CLAIM, "x = 2")
+    assert "got {'two-even': 'undecided'}" in result.problem
 
 
 def test_several_changes_and_claims_at_once(tmp_path):
@@ -145,36 +195,100 @@ def test_cells_run_as_in_a_notebook_in_the_chapters_folder(tmp_path, capfd):
         "fig, ax = plt.subplots(); plt.show(); fig",
         CLAIM,
     ]
-    assert only_result(tmp_path, *cells, plan=PLAN + "    whole = true\n").problem == ""
+    assert only_result(tmp_path, *cells, plan=PLAN).problem == ""
     assert capfd.readouterr() == ("", "")
 
 
-def test_unchanged_cells_that_sabotages_share_run_once(tmp_path):
-    count = "with open('count', 'a') as file: file.write('x')"
-    chapter = chapter_of(tmp_path, IMPORTS, f"x = 2\n{count}", CLAIM)
+COUNT = "with open('count', 'a') as file:\n    file.write('x')"
+
+
+def test_cells_before_the_first_change_run_once(tmp_path):
+    chapter = chapter_of(tmp_path, IMPORTS, COUNT, "x = 2", CLAIM)
     plan = plan_of(tmp_path, PLAN + PLAN.replace("x = 3", "x = 5"))
     assert [result.problem for result in sabotage.apply_all(chapter, plan)] == ["", ""]
-    assert len((tmp_path / "count").read_text()) == 3
+    assert (tmp_path / "count").read_text() == "x"
 
 
-def test_only_needed_cells_run(tmp_path):
-    marker = "open('marker', 'w').close()\nz = 1"
-    result = only_result(tmp_path, IMPORTS, marker, "x = 2", "y = x", CLAIM)
-    assert result.problem == "" and result.cells == 3 and not (tmp_path / "marker").exists()
-    assert only_result(tmp_path, IMPORTS, marker, "x = 2", CLAIM, plan=PLAN + "    whole = true\n").cells == 4
-    assert (tmp_path / "marker").exists()
+def test_the_last_claim_of_each_is_where_it_ends(tmp_path):
+    cells = [IMPORTS, "x = 2", CLAIM, COUNT, 'claim("six-even", "Six is even.", 3 * x % 2 == 0)', "1 / 0"]
+    plan = PLAN + PLAN.replace("two-even", "six-even")
+    results = sabotage.apply_all(chapter_of(tmp_path, *cells), plan_of(tmp_path, plan))
+    assert [(result.problem, result.branch.last) for result in results] == [("", 2), ("", 4)]
+    assert (tmp_path / "count").read_text() == "xx"  # of the unchanged chapter and the second
 
 
-def test_a_cell_that_changes_a_needed_object_runs(tmp_path):
+def test_a_whole_run_begins_with_the_first_cell(tmp_path):
+    plan = PLAN + "    whole = true\n"
+    result = only_result(tmp_path, IMPORTS, COUNT, "x = 2", CLAIM, plan=plan)
+    assert result.problem == "" and result.branch.first == 0 and (tmp_path / "count").read_text() == "xx"
+
+
+def test_a_branch_goes_on_where_the_trunk_stands(tmp_path):
     cells = [
-        "import torch\n" + IMPORTS,
-        "model = torch.nn.Dropout(0.5).eval()",
-        "x = 2",
-        "model.train()",
-        'claim("two-even", "Training mode and two.", model.training and x == 2)',
+        "import random, numpy, torch\n" + IMPORTS,
+        "model = torch.nn.Dropout(0.5)\nfor one in (random, numpy.random, torch):\n    one.seed()",
+        "state = [random.random(), numpy.random.rand(), torch.rand(1).item()]\nmodel.eval()",
+        "again = [random.random(), numpy.random.rand(), torch.rand(1).item()]\nx = 2",
+        'claim("two-even", str(again) + ".", x == 2 and not model.training)',
     ]
-    result = only_result(tmp_path, *cells)
-    assert result.problem == "" and result.cells == 5
+    change = "x = 3; open('branch', 'w').write(str(again))"
+    cells[3] += "; open('trunk', 'w').write(str(again))"
+    assert only_result(tmp_path, *cells, plan=PLAN.replace("x = 3", change)).problem == ""
+    assert (tmp_path / "branch").read_text() == (tmp_path / "trunk").read_text()
+
+
+def test_two_processes_compute_at_a_time(tmp_path):
+    busy = """
+        import os, pathlib, time
+        me = pathlib.Path(f"busy-{os.getpid()}")
+        me.touch()
+        time.sleep(0.3)
+        with open("seen", "a") as file:
+            file.write(f"{len(list(pathlib.Path().glob('busy-*')))} ")
+        me.unlink()
+    """
+    cells = [IMPORTS, "x = 2", textwrap.dedent(busy) + CLAIM]
+    plan = "".join(PLAN.replace("x = 3", f"x = {odd}") for odd in (3, 5, 7, 9))
+    results = sabotage.apply_all(chapter_of(tmp_path, *cells), plan_of(tmp_path, plan))
+    assert [result.problem for result in results] == [""] * 4
+    seen = (tmp_path / "seen").read_text().split()
+    assert len(seen) == 5 and max(seen) == "2"
+
+
+def test_temporary_files_are_removed(tmp_path):
+    cells = [
+        "import os, tempfile\n" + IMPORTS,
+        "x = 2",
+        "os.mkdir(os.environ['TMPDIR'] + '/mine')",
+        "with open('names', 'a') as file:\n    print(tempfile.mkdtemp(), file=file)",
+        CLAIM,
+    ]
+    assert only_result(tmp_path, *cells).problem == ""
+    names = (tmp_path / "names").read_text().split()
+    assert len(names) == 2 and not any(os.path.exists(os.path.dirname(name)) for name in names)
+
+
+def test_no_cell_sees_a_gpu_or_this_standard_input(tmp_path):
+    cell = "import os, sys, torch; x = 2; assert not sys.stdin.read() and not torch.cuda.is_available()"
+    assert only_result(tmp_path, IMPORTS, cell, CLAIM).problem == ""
+
+
+@pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_process(tmp_path, monkeypatch, ended):
+    pids = """
+        import os, subprocess, time
+        here = [os.getpid(), subprocess.Popen(["sleep", "60"]).pid]
+        with open(f"pids-{x}", "w") as file:
+            print(*here, file=file)
+        time.sleep(60)
+    """
+    chapter_of(tmp_path, IMPORTS, "x = 2", textwrap.dedent(pids) + CLAIM)
+    plan_of(tmp_path, PLAN)
+    process = subprocess.Popen(**command_line(tmp_path), stderr=subprocess.DEVNULL)
+    until(lambda: len([path for path in tmp_path.glob("pids-*") if path.read_text()]) == 2)
+    process.send_signal(ended)
+    assert process.wait(20) != 0
+    until(lambda: not any(alive(pid) for path in tmp_path.glob("pids-*") for pid in path.read_text().split()))
 
 
 # What doesn't fit is told before anything runs.
@@ -196,10 +310,10 @@ def test_a_stored_claim_without_sabotage_although_its_id_is_computed(tmp_path):
     assert sabotage.problems(chapter, sabotage.Plan()) == ["chapter: claim 'a-1' has no sabotage that refutes it"]
 
 
-def test_a_chapter_with_claims_and_no_file(tmp_path):
-    chapter = chapter_of(tmp_path, IMPORTS, "x = 2", CLAIM)
-    plan = sabotage.read_plan(tmp_path / "absent.toml")
-    assert "'two-even' has no sabotage" in sabotage.problems(chapter, plan)[0]
+def test_a_chapter_without_a_file(tmp_path):
+    none = sabotage.read_plan(tmp_path / "absent.toml")
+    assert "'two-even' has no sabotage" in sabotage.problems(chapter_of(tmp_path, IMPORTS, "x = 2", CLAIM), none)[0]
+    assert sabotage.apply_all(chapter_of(tmp_path, "1 / 0"), none) == []
 
 
 def test_an_unknown_claim(tmp_path):
@@ -248,6 +362,9 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "'lonely' has no sabotage" in capsys.readouterr().err
     assert sabotage.main([str(tmp_path / "chapter.ipynb"), "two-even"]) == 0
     assert capsys.readouterr().out.startswith("refuted")
+    plan_of(tmp_path, PLAN.replace("x = 3", "x = 4"))
+    assert sabotage.main([str(tmp_path / "chapter.ipynb"), "two-even"]) == 1
+    assert capsys.readouterr().out.startswith("FAILED")
 
 
 def test_the_command_line_knows_its_claims(tmp_path, monkeypatch, capsys):
@@ -262,124 +379,8 @@ def test_the_guard_mode_is_off(tmp_path):
     narrow = 'from gpbook_utils.claims import near\nclaim("two-even", "Two.", near(x, 2.1, rtol=0.1, reason="r"))'
     chapter_of(tmp_path, IMPORTS, "x = 2", narrow)
     plan_of(tmp_path, PLAN)
-    command = (
-        "import sys; from book import sabotage; sabotage.PLANS = sabotage.Path(); "
-        "sys.exit(sabotage.main(['chapter.ipynb']))"
-    )
-    environment = {**os.environ, "GPBOOK_GUARD": "3", "PYTHONPATH": str(sabotage.ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run(**command_line(tmp_path, GPBOOK_GUARD="3"), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-# The slices.
-
-
-SETUP = (
-    "import torch, gpytorch\n"
-    "from gpbook_utils.models import ExactModel, posterior, prior_covariance\n"
-    "from gpbook_utils.training import fit"
-)
-DATA = "x = torch.linspace(0, 1, 9)\ny = torch.sin(x)"
-MODEL = "model = ExactModel(x, y)"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "model.train()",
-        "model.eval().double()",
-        "model.covar_module.lengthscale = 3",
-        "del model.covar_module",
-        "losses = [m.train() for m in [model]]",
-        "with torch.no_grad():\n    model.train()",
-        "for m in [model]:\n    m.train()",
-        "losses = fit(model)",
-        "fit(model)",
-        "mean = posterior(model, x).mean",
-        "def switch(m):\n    m.train()\n    return 1\nn = switch(model)",
-        "def switch():\n    model.train()\n    return 1\nn = switch()",
-        "optimiser = torch.optim.Adam(model.parameters())\noptimiser.step()",
-        "loss = -model(x).sum()\nloss.backward()",
-        "gpytorch.settings.debug(model)",
-        "models = {'a': model}\nmodels['a'].train()",
-        "%%capture\nmodel.train()",
-        "torch.nn.init.zeros_(model.raw)",
-        "if x[0] > 0:\n    model = None",
-        "torch.set_default_dtype(torch.float64)",
-        "gpytorch.tune(3)",
-        "torch.manual_seed(1)",
-        "%matplotlib inline",
-        "%%bash\necho |",
-        "import warnings",
-    ],
-)
-def test_a_cell_that_changes_the_model_or_a_setting_is_needed(change):
-    assert slicing.needed([SETUP, DATA, MODEL, change, "K = model.covar_module(x)"], [4]) == [0, 1, 2, 3, 4]
-
-
-def test_what_a_function_returns_may_be_what_it_looks_up():
-    cells = ["model = Model()", "def get():\n    return model", "m = get()\nm.train()", "model(1)"]
-    assert slicing.needed(cells, [3]) == [0, 1, 2, 3]
-
-
-def test_what_a_class_looks_up_is_needed_where_it_is_used():
-    cells = ["class A:\n    def m(self):\n        return later", "later = 1", "A().m()"]
-    assert slicing.needed(cells, [2]) == [0, 1, 2]
-
-
-def test_a_function_whose_name_is_bound_again_is_forgotten():
-    cells = ["def f(x):\n    x.train()", "f = max", "m = Model()", "n = f(m)", "m(1)"]
-    assert slicing.needed(cells, [4]) == [2, 4]
-
-
-def test_no_builtin_function_is_changed():
-    assert slicing.needed(["a = list(range(3))\na.append(1)", "b = list(range(3))"], [1]) == [1]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "other = ExactModel(x, y)\nfit(other, x)",
-        "other = ExactModel(x, y)\noptimiser = torch.optim.Adam(other.parameters())\noptimiser.step()",
-        "from gpbook_utils.models import prior_covariance\nK = prior_covariance(model, x)\nprint(K)\ntorch.equal(K, K)",
-        "def check(a):\n    assert a is not None\n\ncheck(model)",
-        "z = torch.exp(model.raw)\nz += 1",
-        "import copy\nother = copy.deepcopy(model)\nother.train()",
-        "others = [ExactModel(a, b) for model in range(3) for a in [1] for b in [2]]\nfit(*others)",
-        "n = [step() for model in range(3)]\nm = (fit(model) for model in n)",
-        "fig, ax = plt.subplots()\nax.plot(x, model.raw)\nplots.show(fig)",
-        "for ax in axes:\n    ax.plot(model.raw)",
-        "claim('a', 'A.', model.raw == 1)",
-        "torch.manual_seed(0)\nz = torch.randn(3)",
-        "import expensive\nz = expensive.run(x)",
-        "def f(model):\n    model.train()",
-        "model = None\nmodel.train()",
-    ],
-)
-def test_other_cells_are_not(change):
-    cells = [SETUP + "\nfrom gpbook_utils import plots\nimport matplotlib.pyplot as plt", DATA, change, MODEL]
-    assert slicing.needed([*cells, "K = model.covar_module(x)"], [4]) == [0, 1, 3, 4]
-    if not change.startswith("model"):
-        cells[2:] = [MODEL, change]
-        assert slicing.needed([*cells, "K = model.covar_module(x)"], [4]) == [0, 1, 2, 4]
-
-
-def test_what_a_function_looks_up_is_needed_where_it_is_called():
-    cells = ["def f():\n    return g() + a", "def g():\n    return b", "a = 1", "b = 2", "c = 3", "f()"]
-    assert slicing.needed(cells, [5]) == [0, 1, 2, 3, 5]
-    assert slicing.needed(["class A:\n    b = a", "a = 1", "def f():\n    global a\n    a = 2", "a"], [3]) == [1, 2, 3]
-
-
-@pytest.mark.parametrize("parameter", ["torch.zeros(2, requires_grad=True)", "torch.zeros(2).requires_grad_()"])
-def test_a_parameter_that_an_optimiser_moves_is_no_value(parameter):
-    cells = ["import torch", f"p = {parameter}", "optimiser = torch.optim.SGD([p])\noptimiser.step()", "p"]
-    assert slicing.needed(cells, [3]) == [0, 1, 2, 3]
-
-
-def test_the_body_of_a_cell_magic_is_read():
-    assert slicing.needed(["a = 1", "%%capture\nb = a", "b"], [2]) == [0, 1, 2]
 
 
 # The book.
