@@ -6,7 +6,8 @@ runs in an IPython shell, in the notebook's folder, with one thread, two process
 since a process that has used one can't be forked.
 
 A cell that takes too long ends its process. A process ends with the one that started it, and what its cells have
-started with it. Trunk and branches share files, except for temporary ones.
+started with it. Trunk and branches share files, except for temporary ones. Threads are not forked, and GNU's OpenMP
+waits for them for ever: a branch can't compute with several threads after the trunk has.
 """
 
 from __future__ import annotations

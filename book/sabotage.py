@@ -11,7 +11,7 @@ For a chapter ``chapters/NN_name.ipynb`` the file ``tests/sabotage/NN_name.toml`
     [[sabotage]]
     why = "both models in float32"
     refutes = ["exact-gp-equal", "same-prediction"]
-    whole = true                  # optional: run from the first cell on, since the cells share files
+    whole = true                  # optional: run from the first cell on, see below
     [[sabotage.change]]           # instead of replace and by: several changes at once
     replace = "a = a.double()"
     by = "a = a.float()"
@@ -26,7 +26,8 @@ Falling means the verdict *refuted*: an exception is a failure of the test, and 
 no longer contains. The chapter runs once, unchanged, and every claim must hold there, or be not observable on
 this machine, which is reported. Before the first cell that a sabotage changes the process forks (see ``forks``),
 and the branch runs the changed cells up to the last of the claims that are to fall. They all share the files
-that cells write; a chapter where this matters needs ``whole``.
+that cells write, and a branch hangs if it computes with several threads after the cells before it did. A sabotage
+where one of these matters needs ``whole``.
 
 ``python -m book.sabotage chapters/01_name.ipynb [claim ...]`` applies a chapter's sabotages, or those of the
 claims named, and says what each does.

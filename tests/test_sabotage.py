@@ -255,21 +255,20 @@ def test_two_processes_compute_at_a_time(tmp_path):
     assert len(seen) == 5 and max(seen) == "2"
 
 
-def test_temporary_files_are_removed(tmp_path):
+def test_temporary_files_are_apart_and_removed(tmp_path):
     cells = [
-        "import os, tempfile\n" + IMPORTS,
+        "import os, tempfile\ntempfile.mkdtemp()\n" + IMPORTS,
         "x = 2",
-        "os.mkdir(os.environ['TMPDIR'] + '/mine')",
-        "with open('names', 'a') as file:\n    print(tempfile.mkdtemp(), file=file)",
-        CLAIM,
+        "with open('names', 'a') as file:\n    print(tempfile.gettempdir(), os.environ['TMPDIR'], file=file)",
+        "tempfile.mkdtemp()\n" + CLAIM,
     ]
     assert only_result(tmp_path, *cells).problem == ""
     names = (tmp_path / "names").read_text().split()
-    assert len(names) == 2 and not any(os.path.exists(os.path.dirname(name)) for name in names)
+    assert names[0] == names[1] != names[2] == names[3] and not any(map(os.path.exists, names))
 
 
-def test_no_cell_sees_a_gpu_or_this_standard_input(tmp_path):
-    cell = "import os, sys, torch; x = 2; assert not sys.stdin.read() and not torch.cuda.is_available()"
+def test_no_cell_sees_a_gpu_or_waits_for_input(tmp_path):
+    cell = "import os, sys; x = 2; assert not sys.stdin.read() and os.environ['CUDA_VISIBLE_DEVICES'] == ''"
     assert only_result(tmp_path, IMPORTS, cell, CLAIM).problem == ""
 
 
@@ -310,9 +309,10 @@ def test_a_stored_claim_without_sabotage_although_its_id_is_computed(tmp_path):
     assert sabotage.problems(chapter, sabotage.Plan()) == ["chapter: claim 'a-1' has no sabotage that refutes it"]
 
 
-def test_a_chapter_without_a_file(tmp_path):
+def test_a_chapter_without_a_file(tmp_path, monkeypatch):
     none = sabotage.read_plan(tmp_path / "absent.toml")
     assert "'two-even' has no sabotage" in sabotage.problems(chapter_of(tmp_path, IMPORTS, "x = 2", CLAIM), none)[0]
+    monkeypatch.setattr(sabotage, "run", None)  # there is nothing to run
     assert sabotage.apply_all(chapter_of(tmp_path, "1 / 0"), none) == []
 
 
