@@ -3,6 +3,7 @@
 PYTHON ?= python3
 TORCH  ?= default
 C      :=
+T      :=
 BIN    := .venv/bin
 READY  := .venv/ready
 GRADER := .venv-grading/bin
@@ -27,12 +28,12 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Written last by the set-up, so an interrupted installation is taken up again, never mistaken for a whole one.
-$(READY): requirements.txt constraints.txt $(PROJECTS) .ci/environment.py
-	@$(PYTHON) .ci/environment.py --torch $(TORCH)
+$(READY): requirements.txt constraints.txt $(PROJECTS) .ci/environment.py .ci/install.py
+	@"$(PYTHON)" .ci/environment.py --torch $(TORCH)
 
 # The autograder has its own environment, without torch; students' notebooks run in the book's, inside a cage.
-.venv-grading/ready: requirements-grading.txt constraints.txt $(PROJECTS) .ci/environment.py
-	@$(PYTHON) .ci/environment.py --folder .venv-grading --requirements requirements-grading.txt --packages . grading
+.venv-grading/ready: requirements-grading.txt constraints.txt $(PROJECTS) .ci/environment.py .ci/install.py
+	@"$(PYTHON)" .ci/environment.py --folder .venv-grading --requirements requirements-grading.txt --packages . grading
 
 # What `pip install` takes from the page's address. Directories count, so that a module that went is noticed.
 $(WHEEL): pyproject.toml LICENSE book/wheel.py $(shell find gpbook_utils -name __pycache__ -prune -o -print) | $(READY)
@@ -49,11 +50,11 @@ run: $(READY)  ## execute the chapters and store them; C=01 for one
 claim: $(READY)  ## run, sabotage and lint one claim; C=07 ID=name
 	@GPBOOK_GUARD=3 $(BIN)/python -m book.claim "$(C)" "$(ID)"
 
-test: $(READY) .venv-grading/ready  ## what to run before every change
+test: $(READY) .venv-grading/ready  ## what to run before every change; T=tests/test_x.py for a part
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache --no-logo
-	@$(BIN)/python $(TESTS)
+	@$(BIN)/python $(TESTS) $(T)
 
 test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage
 	@$(BIN)/python -m gpbook_utils.machines lowered $(BIN)/python $(TESTS) chapters

@@ -46,7 +46,8 @@ README = """\
 {title}
 {line}
 
-You need Python 3.11, 3.12 or 3.13 on Linux or macOS. In this folder, make an environment once:
+You need Python 3.11, 3.12 or 3.13, on Linux or on macOS 14 or later (Apple silicon). In this folder, make an
+environment once:
 
     python3 -m venv .venv
     source .venv/bin/activate

@@ -162,8 +162,8 @@ def execute(notebook: NotebookNode, folder: str | Path, timeout: float = 600, na
         coalesce_streams=True,
     )
     try:
-        with tempfile.TemporaryDirectory() as no_settings:  # of IPython: a reader's start-up files change results
-            client.execute(env={**_kernel_environment(), "IPYTHONDIR": no_settings})
+        with tempfile.TemporaryDirectory() as no_settings:
+            client.execute(env=kernel_environment(no_settings))
     # After Ctrl-C nbclient stops the kernel and then trips over its own clean-up: the AssertionError.
     # One that a cell raises arrives as a CellExecutionError.
     except (CellExecutionError, CellTimeoutError, DeadKernelError, AssertionError, RuntimeError) as error:
@@ -176,6 +176,29 @@ def execute(notebook: NotebookNode, folder: str | Path, timeout: float = 600, na
         where = f"cell {position + 1} ({_first_line(notebook.cells[position].source)!r})"
         raise ChapterError(f"{name}: {where} failed: {reason}") from error
     return notebook
+
+
+def kernel_environment(no_settings: str | Path) -> dict[str, str]:
+    """This process's environment, with what makes a chapter say the same on every machine.
+
+    Args:
+        no_settings: an empty folder, for IPython: a reader's start-up files could change how pandas writes a table.
+    """
+    # matplotlib says on stderr, which is compared, that it makes a list of fonts, and a folder where the home can't be
+    # written. It does both here, and leaves the folder's name in MPLCONFIGDIR.
+    import matplotlib.font_manager  # noqa: F401
+
+    def added(name: str, first: str, separator: str) -> str:
+        return separator.join([first, *filter(None, [os.environ.get(name)])])
+
+    return {
+        **os.environ,  # after the import, which may have changed it
+        "IPYTHONDIR": str(no_settings),
+        # The kernel imports the very package that :func:`package_hash` describes.
+        "PYTHONPATH": added("PYTHONPATH", str(PACKAGE.parent), os.pathsep),
+        # Shown since torch 2.15, when linear_operator is imported.
+        "PYTHONWARNINGS": added("PYTHONWARNINGS", "ignore:`torch.jit.script` is deprecated:FutureWarning", ","),
+    }
 
 
 def run(path: str | Path, timeout: float = 600, allow_refuted: bool = False) -> None:
@@ -274,12 +297,6 @@ def _kernel_of_this_python() -> type:
             return "auto"  # otherwise each kernel warns that it talks in the clear
 
     return KernelOfThisPython
-
-
-def _kernel_environment() -> dict[str, str]:
-    """This process's environment; the kernel imports the very package that :func:`package_hash` describes."""
-    search_path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path)}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ own, and tell the controlling session what they found.
 """
 
 import json
-import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile
 
+from book.notebooks import kernel_environment
 from gpbook_utils.claims import MIME, UNOBSERVABLE
 
 # These two carry the numbers of the machine that ran the chapter.
@@ -36,9 +36,9 @@ class Strictness:
         self.ran = Counter()
         self.notebooks = set()
         self.problems = []
-        file, name = tempfile.mkstemp(prefix="verdicts-", suffix=".jsonl")
-        os.close(file)
-        self.log = Path(name)  # to which the chapters' kernels append what they decide
+        self.folder = tempfile.TemporaryDirectory(prefix="gpbook-")
+        self.log = Path(self.folder.name, "verdicts.jsonl")  # to which the chapters' kernels append what they decide
+        self.log.touch()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item):
@@ -46,6 +46,8 @@ class Strictness:
             return (yield)
         # nbval starts the kernel here, and the kernel inherits the environment.
         with pytest.MonkeyPatch.context() as patch:
+            for name, value in kernel_environment(self.folder.name).items():
+                patch.setenv(name, value)
             patch.setenv("GPBOOK_VERDICTS", str(self.log))
             return (yield)
 
@@ -81,7 +83,7 @@ class Strictness:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session):
         verdicts = [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
-        self.log.unlink()
+        self.folder.cleanup()
         lost = lost_claims(verdicts, self.root / "records")
         if hasattr(self.config, "workeroutput"):
             self.config.workeroutput |= {"collected_cells": self.collected_cells, "lost_claims": lost}

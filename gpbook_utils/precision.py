@@ -220,7 +220,7 @@ def exact_sum(terms: Tensor | Iterable[float], format: Format = FLOAT64) -> floa
     Raises:
         ValueError: if a tensor is not of shape (n,) and floating point, or a term or the sum is NaN or infinite.
 
-    >>> exact_sum([1e16, 1.0, -1e16]), sum([1e16, 1.0, -1e16])
+    >>> exact_sum([1e16, 1.0, -1e16]), (1e16 + 1.0) - 1e16
     (1.0, 0.0)
     """
     _check_format(format)

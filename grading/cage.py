@@ -47,13 +47,12 @@ def check() -> None:
     if not PYTHON.exists():
         raise NoCage(f"Nothing was graded: the book's environment is missing ({PYTHON}). Make it:  make book")
     with tempfile.TemporaryDirectory(prefix="gpbook-") as sockets:  # not /tmp itself, where the book may lie
-        trial = subprocess.run(
-            [*_outer(sockets), *_walls(Path(sockets)), "/bin/true"], capture_output=True, text=True, check=False
-        )
+        command = [*_outer(sockets), *_walls(Path(sockets)), str(PYTHON), "-c", ""]
+        trial = subprocess.run(command, capture_output=True, text=True, check=False)
     if trial.returncode:
         raise NoCage(
-            f"Nothing was graded: bubblewrap cannot make a cage here: {trial.stderr.strip()}\n"
-            "It needs unprivileged user namespaces (in a container, the right to make them)."
+            f"Nothing was graded: the book's Python does not start in a cage here: {trial.stderr.strip()}\n"
+            "A cage needs unprivileged user namespaces (in a container, the right to make them)."
         )
 
 
@@ -137,9 +136,20 @@ def _outer(sockets: str) -> list[str]:
     return [*bubble, "--size", str(16 * MEGABYTE), "--tmpfs", sockets]
 
 
-def _base_prefix() -> str:
-    """The folder of the Python that the book's environment was made from."""
-    return str(PYTHON.resolve().parents[1])
+def _python() -> list[str]:
+    """The arguments of bubblewrap that show the book's environment and the Python that it was made from.
+
+    The environment's own link to that Python may lead through others, in folders of which the kernel should see nothing
+    else: pyenv, uv and Debian's alternatives keep such.
+    """
+    python, prefix, environment = PYTHON.resolve(), PYTHON.resolve().parents[1], PYTHON.parents[1]
+    walls = [word for name in {str(prefix), str(environment)} for word in ("--ro-bind", name, name)]
+    link, shown = PYTHON, ["/usr", *_TOP, prefix, environment]
+    while link.is_symlink():
+        link = Path(os.path.normpath(link.parent / os.readlink(link)))
+        if not any(link.is_relative_to(folder) for folder in shown):
+            return [*walls, "--symlink", str(python), str(link)]
+    return walls
 
 
 def _walls(sockets: Path, files=(), environment=None) -> list[str]:
@@ -147,7 +157,7 @@ def _walls(sockets: Path, files=(), environment=None) -> list[str]:
     walls = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
     walls += ["--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--hostname", "cage", "--clearenv"]
     walls += ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    for name in ("/bin", "/lib", "/lib64", "/lib32"):
+    for name in _TOP:
         if os.path.islink(name):
             walls += ["--symlink", os.readlink(name), name]
         else:
@@ -156,9 +166,7 @@ def _walls(sockets: Path, files=(), environment=None) -> list[str]:
     for name, size in {"/dev/shm": 64, "/tmp": 256, "/home/student": 16, "/work": 128}.items():
         walls += ["--size", str(size * MEGABYTE), "--tmpfs", name]
     walls += ["--remount-ro", "/dev"]
-    for name in {_base_prefix(), str(ROOT / ".venv")}:
-        walls += ["--ro-bind", name, name]
-    walls += ["--ro-bind", str(ROOT / "gpbook_utils"), "/book/gpbook_utils"]
+    walls += [*_python(), "--ro-bind", str(ROOT / "gpbook_utils"), "/book/gpbook_utils"]
     for path in files:
         walls += ["--ro-bind", str(path), f"/work/{path.name}"]
     walls += ["--bind", str(sockets), str(sockets), "--remount-ro", "/", "--chdir", "/work"]
@@ -167,9 +175,10 @@ def _walls(sockets: Path, files=(), environment=None) -> list[str]:
     return walls
 
 
+_TOP = ("/bin", "/lib", "/lib64", "/lib32")  # links into /usr, on most systems
 _ENVIRONMENT = {
     "HOME": "/home/student",
-    "PATH": f"{ROOT / '.venv/bin'}:/usr/bin:/bin",
+    "PATH": f"{PYTHON.parent}:/usr/bin:/bin",
     "PYTHONPATH": "/book",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,9 @@ class SaveMarks(SaveAutoGrades):
 
 def configure(config: Config, root: str | Path) -> None:
     """Set up nbgrader for the course in the folder ``root``."""
+    if sys.flags.utf8_mode:
+        # It writes paths for a program that reads them as the locale says, which may be "C".
+        os.environ["LC_ALL"] = "C.UTF-8"
     config.CourseDirectory.root = str(root)
     config.CourseDirectory.course_id = "gpbook"
     config.CourseDirectory.db_url = f"sqlite:///{Path(root).resolve()}/gradebook.db"

@@ -404,6 +404,44 @@ def test_a_cage_without_the_books_environment_is_refused(monkeypatch, tmp_path):
         cage.check()
 
 
+@caged
+@pytest.mark.parametrize("way", ["links", "a linked folder"])
+def test_a_python_that_was_reached_through_links_starts_in_a_cage(monkeypatch, tmp_path, way):
+    real = Path(sys._base_executable).resolve()
+    for name in ("first", "second", "sockets"):
+        (tmp_path / name).mkdir()
+    if way == "links":
+        (tmp_path / "second" / "python3").symlink_to(real)
+        python = tmp_path / "first" / "python"
+        python.symlink_to("../second/python3")
+    else:
+        (tmp_path / "first" / "minor").symlink_to(real.parents[1])
+        python = tmp_path / "first" / "minor" / "bin" / real.name
+    (tmp_path / "first" / "diary").touch()
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    monkeypatch.setattr(cage, "PYTHON", tmp_path / "env" / "bin" / "python")
+    cage.check()
+    question = f"import os, socket, sys; print(sys.prefix, os.listdir({str(tmp_path / 'first')!r}))"
+    command = [*cage._walls(tmp_path / "sockets"), cage.PYTHON, "-c", question]
+    seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert seen == f"{tmp_path / 'env'} {['python' if way == 'links' else 'minor']}\n"
+
+
+def test_a_gradebook_is_made_where_the_book_lies_in_a_folder_of_any_name_and_under_any_locale(tmp_path):
+    question = (
+        "import sys; from nbgrader.api import Gradebook; from grading.gradebook import Course\n"
+        "Gradebook(Course(sys.argv[1]).config.CourseDirectory.db_url, 'gpbook').close()"
+    )
+    (packages,) = GRADER.parent.glob("lib/python3.*/site-packages")
+    (tmp_path / "Bücher").symlink_to(packages)  # from which nbgrader is imported
+    environment = {**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}", "LC_ALL": "C"}
+    environment["PYTHONPATH"] = f"{ROOT}:{tmp_path / 'Bücher'}"
+    command = [GRADER / "python", "-c", question, tmp_path / "für alle"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "für alle" / "gradebook.db").exists()
+
+
 def test_control_groups_of_both_versions_get_the_limits(monkeypatch, tmp_path):
     monkeypatch.setattr(watch, "CGROUPS", tmp_path)
     (tmp_path / "memory").mkdir()

@@ -94,7 +94,9 @@ def test_nbgrader_releases_the_same_cells(folder, assignments, tmp_path):
     (tmp_path / "nbgrader_config.py").write_text("c = get_config()\nc.CourseDirectory.course_id = 'gpbook'\n")
     subprocess.run(
         [GRADER / "python", "-m", "nbgrader", "generate_assignment", folder.name, "--create"],
-        cwd=tmp_path, env={**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}"}, capture_output=True, check=True,
+        cwd=tmp_path, capture_output=True, check=True,
+        # The book's folder may have a name that the locale "C" can't read.
+        env={**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"},
     )  # fmt: skip
     theirs = nbformat.read(tmp_path / "release" / folder.name / f"{folder.name}.ipynb", as_version=4).cells
     for cell in theirs:

@@ -71,6 +71,17 @@ def test_run_stores_a_quiet_complete_notebook_and_again_the_same_bytes(tmp_path,
     assert path.read_bytes() == content
 
 
+def test_a_home_that_cannot_be_written_changes_no_output(tmp_path, monkeypatch):
+    path = write(tmp_path / "01_figure.ipynb", "import matplotlib.pyplot")
+    for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", os.devnull)
+    runner = start(tmp_path, "01")
+    said = runner.communicate()[1]  # matplotlib says there where it puts what it would keep at home
+    assert runner.returncode == 0 and "MPLCONFIGDIR" in said
+    assert notebooks.read(path).cells[0].outputs == []
+
+
 def test_a_failing_cell_is_named_and_the_file_is_untouched(tmp_path):
     fails = v4.new_code_cell("\n# why\nx + y", metadata={"tags": ["raises-exception"]})
     notebook = v4.new_notebook(cells=[v4.new_code_cell("x = 1"), fails, v4.new_code_cell("x")])

@@ -20,7 +20,7 @@ pytest_plugins = ["pytester"]
 def project(pytester):
     """An empty book with the real conftest.py."""
     pytester.makeconftest((ROOT / "conftest.py").read_text(encoding="utf-8"))
-    addopts = f"--nbval --nbval-current-env --nbval-sanitize-with {ROOT / 'tests' / 'nbval_sanitize.cfg'}"
+    addopts = f"--nbval --nbval-current-env --nbval-sanitize-with '{ROOT / 'tests' / 'nbval_sanitize.cfg'}'"
     pytester.makeini(f"[pytest]\naddopts = {addopts} -rfE -p no:cacheprovider")
     pytester.mkdir("chapters")
     return pytester
@@ -65,7 +65,7 @@ def test_a_sound_session_passes_and_is_counted(project, monkeypatch, workers):
     result = run(project, "--doctest-modules", *workers)
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(["3 cells of 2 notebooks, 1 doctests and 1 unit tests ran"])
-    assert not any(name.startswith("verdicts") for name in os.listdir(project.path / "temporary"))
+    assert not any(name.startswith("gpbook") for name in os.listdir(project.path / "temporary"))
 
 
 @here_and_in_workers
@@ -84,6 +84,24 @@ def test_an_expected_failure_fails(project, workers):
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(["*an expected failure is a failure here: not yet"])
+
+
+def test_a_reader_s_settings_and_home_change_no_output(project, monkeypatch):
+    startup = project.mkdir("ipython") / "profile_default" / "startup" / "mine.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("import pandas\npandas.set_option('display.max_rows', 2)")
+    monkeypatch.setenv("IPYTHONDIR", str(project.path / "ipython"))
+    monkeypatch.setenv("HOME", os.devnull)  # where nobody can write
+    for name in ("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    write_notebook(
+        project,
+        "01",
+        "import matplotlib.pyplot",
+        "import pandas\nassert pandas.get_option('display.max_rows') == 60",
+        "import warnings\nwarnings.warn('`torch.jit.script` is deprecated. Say so.', FutureWarning)",
+    )
+    assert run(project, "chapters").ret == pytest.ExitCode.OK
 
 
 def test_cells_after_a_dead_kernel_fail(project):
