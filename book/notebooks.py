@@ -1,8 +1,8 @@
 """Notebooks: run a chapter from top to bottom and store it only when it is complete.
 
 ``python -m book.notebooks run`` runs every chapter, ``run 01`` one of them. A stored chapter carries
-a hash of its code cells and one of this package, so that :func:`is_stale` can tell when its outputs no longer
-belong to its code.
+a hash of its code cells and one of the modules that they reach, so that :func:`is_stale` can tell when its outputs no
+longer belong to its code.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from book import stored_claims
-from gpbook_utils import claims
-from gpbook_utils.files import PACKAGE, package_hash, replace_file
+from gpbook_utils import claims, reach
+from gpbook_utils.files import PACKAGE, replace_file
 
 LEDGER = "verdicts.ipynb"
 README_FIGURE = "readme-figure.png"  # beside the chapter that makes it
@@ -109,6 +109,17 @@ def chapter_hash(notebook: NotebookNode) -> str:
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
+def reached_hash(notebook: NotebookNode, sources: reach.Sources | None = None) -> str:
+    """SHA-256 of the modules of this book that the code cells reach, and of the tables that these read.
+
+    Args:
+        notebook: whose code cells to follow.
+        sources: the modules; by default, as they are on disk now.
+    """
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return (sources or reach.Sources()).hash(set().union(*map(reach.imported, cells)))
+
+
 def is_stale(notebook: NotebookNode) -> str | None:
     """Why the stored outputs do not belong to today's code, or ``None`` if they do.
 
@@ -116,12 +127,14 @@ def is_stale(notebook: NotebookNode) -> str | None:
     'it was never stored by `make run`'
     """
     stored = notebook.metadata.get("gpbook", {})
-    if not {"chapter_code", "package_code"} <= stored.keys():
+    if "package_code" in stored:  # a hash of the whole package, of the first edition of this file
+        return "it was stored by an older `make run`, which did not say what its code reaches"
+    if not {"chapter_code", "reached_code"} <= stored.keys():
         return "it was never stored by `make run`"
     if stored["chapter_code"] != chapter_hash(notebook):
         return "its code cells changed after they were run"
-    if stored["package_code"] != package_hash():
-        return "gpbook_utils changed after it was run"
+    if stored["reached_code"] != reached_hash(notebook):
+        return "a module that it imports, or one that this imports, changed after it was run"
     return None
 
 
@@ -212,7 +225,8 @@ def run(path: str | Path, timeout: float = 600, allow_refuted: bool = False) -> 
             meanwhile.
     """
     path = Path(path).resolve()
-    notebook, before, package_code = read(path), path.read_bytes(), package_hash()
+    notebook, before = read(path), path.read_bytes()
+    reached_code = reached_hash(notebook)  # now: a module may be edited while the chapter runs
     executed = execute(notebook, path.parent, timeout, name=path.name)
     decided = stored_claims.from_notebook(executed, path.stem)
     refuted = [c for c in decided if c["verdict"] == claims.REFUTED]
@@ -222,7 +236,7 @@ def run(path: str | Path, timeout: float = 600, allow_refuted: bool = False) -> 
     if path.read_bytes() != before:
         raise ChapterError(f"{path.name}: not stored, the file was edited while it ran; run it again")
     _tidy(executed)
-    executed.metadata["gpbook"] = {"chapter_code": chapter_hash(executed), "package_code": package_code}
+    executed.metadata["gpbook"] = {"chapter_code": chapter_hash(executed), "reached_code": reached_code}
     text = nbformat.writes(executed)
     replace_file(path, text if text.endswith("\n") else text + "\n")
     if picture := readme_figure(executed):

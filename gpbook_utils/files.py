@@ -1,27 +1,13 @@
-"""Files that are written whole, and the hash of this package's own; imports nothing that is slow to start."""
+"""Files that are written whole; imports nothing that is slow to start."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import uuid
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-
-
-def package_hash(package: str | Path = PACKAGE) -> str:
-    """SHA-256 of the modules and tables of ``package``, in hexadecimal; line endings do not count."""
-    package = Path(package)
-    files = {*package.rglob("*.py"), *(path for path in package.glob("tables/**/*") if path.is_file())}
-    digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.relative_to(package).as_posix()):
-        if path.name.startswith("."):  # litter of editors and file managers
-            continue
-        content = path.read_bytes().replace(b"\r\n", b"\n")
-        digest.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
 
 
 def replace_file(path: str | Path, content: str | bytes) -> None:

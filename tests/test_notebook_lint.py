@@ -95,7 +95,7 @@ def clean(tmp_path):
 
 
 def stamp(notebook):
-    codes = {"chapter_code": notebooks.chapter_hash(notebook), "package_code": notebooks.package_hash()}
+    codes = {"chapter_code": notebooks.chapter_hash(notebook), "reached_code": notebooks.reached_hash(notebook)}
     notebook.metadata["gpbook"] = codes
     return notebook
 

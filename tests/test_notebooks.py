@@ -225,10 +225,17 @@ def test_stale_after_a_change_of_code_or_package_but_not_of_prose(tmp_path, exec
     stored = notebooks.read(path)
     stored.cells.insert(0, v4.new_markdown_cell("More prose."))
     assert notebooks.is_stale(stored) is None
-    monkeypatch.setattr(notebooks, "package_hash", lambda: "another")
-    assert "gpbook_utils changed" in notebooks.is_stale(stored)
+    monkeypatch.setattr(notebooks, "reached_hash", lambda notebook: "another")
+    assert "a module that it imports" in notebooks.is_stale(stored)
     stored.cells[1].source += " "
     assert "code cells changed" in notebooks.is_stale(stored)
+
+
+def test_outputs_of_the_first_edition_are_refused_with_the_reason():
+    """They carry a hash of the whole package, which says nothing of what the chapter reaches."""
+    notebook = v4.new_notebook(cells=[v4.new_code_cell("1 + 1")])
+    notebook.metadata["gpbook"] = {"chapter_code": notebooks.chapter_hash(notebook), "package_code": "7a2011a067ff"}
+    assert notebooks.is_stale(notebook).startswith("it was stored by an older `make run`")
 
 
 def test_the_title_is_the_first_heading(tmp_path):
@@ -243,25 +250,6 @@ def test_the_hash_of_the_chapter_sees_how_code_is_split_into_cells():
         for sources in (["a\nb"], ["a", "b"], ["b", "a"], ["ab"], [])
     }
     assert len(hashes) == 5
-
-
-def test_the_hash_of_the_package_sees_modules_and_tables_only(tmp_path):
-    def put(name, text):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(text)
-        return notebooks.package_hash(tmp_path)
-
-    first = put("a.py", b"x = 1\n")
-    assert put("a.py", b"x = 1\r\n") == first
-    assert put("__pycache__/a.pyc", b"1") == put(".a.py", b"1") == put("notes.txt", b"1") == first
-    changes = [
-        first,
-        put("a.py", b"x = 2\n"),
-        put("b.py", b""),
-        put("tables/t.csv", b"1"),
-        put("tables/t.csv", b"2"),
-    ]
-    assert len(set(changes)) == 5
 
 
 def test_chapters_are_in_reading_order_and_the_ledger_is_last(tmp_path):

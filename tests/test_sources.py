@@ -7,6 +7,7 @@ import importlib
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,9 @@ import numpy as np
 import pytest
 import torch
 
+from gpbook_utils import compare, data, reach, sweeps
 from gpbook_utils.data import load
+from gpbook_utils.sweeps import sources
 from gpbook_utils.sweeps.sources import source_hash
 
 
@@ -243,6 +246,45 @@ def test_a_module_of_ones_own(tmp_path, monkeypatch):
     for name in ("own_below", "own_above"):
         del sys.modules[name]
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("function", "edited", "counts"),
+    [
+        (defined("def f(seed): return compare(seed)", compare=compare.compare), "compare.py", True),
+        (defined("def f(seed): return compare(seed)", compare=compare.compare), "costs.py", False),
+        (defined("def f(seed): return m.load(seed)", m=data), "tables/seattle_daily_weather.csv", True),
+        (defined("def f(seed): return m.load(seed)", m=data), "compare.py", False),
+        (defined("def f(seed):\n    from gpbook_utils import data"), "tables/seattle_daily_weather.csv", True),
+        (defined("def f(seed):\n    from gpbook_utils.inducing import greedy"), "inducing.py", True),
+        (defined("def f(seed):\n    from gpbook_utils.inducing import greedy"), "data.py", False),
+        (defined("def f(seed):\n    def g():\n        import gpbook_utils.training\n    g()"), "models.py", True),
+        (defined("def f(seed): return run('from gpbook_utils import costs')", run=print), "costs.py", True),
+        (defined("def f(seed): return m.results.read", m=sweeps), "sweeps/results.py", True),
+        (defined("def f(seed): return seed"), "compare.py", False),
+    ],
+)
+def test_the_modules_of_the_package_that_a_function_reaches_count(tmp_path, monkeypatch, function, edited, counts):
+    shutil.copytree(reach.ROOT / "gpbook_utils", tmp_path / "gpbook_utils")
+    monkeypatch.setattr(sources, "IMPORTED", reach.Sources(tmp_path))
+    before = source_hash(function)
+    with open(tmp_path / "gpbook_utils" / edited, "a", encoding="utf-8") as file:
+        file.write("\nedited = 1\n")
+    assert source_hash(function) == before  # what is imported is not what was edited later
+    monkeypatch.setattr(sources, "IMPORTED", reach.Sources(tmp_path))
+    assert (source_hash(function) != before) == counts
+
+
+def test_what_a_module_of_ones_own_imports_of_the_package_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_late.py").write_text("def helper():\n    from gpbook_utils import costs\n")
+    function = defined("def f(seed):\n    return m.helper()", m=importlib.import_module("own_late"))
+    del sys.modules["own_late"]
+    before = source_hash(function)
+    edited = reach.Sources()
+    edited.modules["gpbook_utils.costs"] = "gpbook_utils", b"edited = 1"
+    monkeypatch.setattr(sources, "IMPORTED", edited)
+    assert source_hash(function) != before
 
 
 def test_the_version_of_a_library_counts(monkeypatch):

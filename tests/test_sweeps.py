@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 
+from gpbook_utils import reach
 from gpbook_utils.sweeps import results, runs, sweep
 
 DRIVER = Path(__file__).with_name("sweep_driver.py")
@@ -194,7 +195,7 @@ def test_another_function_is_done_again(tmp_path):
     assert calls(log) == {"1 0": 2}
 
 
-@pytest.mark.parametrize("name", ["gpbook_utils", "python", "torch", "gpytorch", "linear_operator", "numpy", "scipy"])
+@pytest.mark.parametrize("name", ["python", "torch", "gpytorch", "linear_operator", "numpy", "scipy"])
 def test_another_version_is_done_again(tmp_path, monkeypatch, name):
     run = logging_run(tmp_path / "log")
     sweep(run, {"n": [1]}, [0], tmp_path / "sweep")
@@ -528,15 +529,49 @@ def test_a_run_that_kills_its_worker_fails_alone(tmp_path, mode):
 
 @pytest.mark.deep
 def test_a_changed_package_is_done_again(tmp_path):
-    """For real: a copy of the package, in which one module is edited between two runs of the driver."""
+    """For real: a copy of the package, in which modules are edited between two runs of one script."""
     import shutil
 
-    shutil.copytree(Path(runs.__file__).parent, tmp_path / "gpbook_utils")
-    for edit, begun in (("", 1), ("", 1), ("\n# edited\n", 2)):
-        with open(tmp_path / "gpbook_utils" / "models.py", "a") as file:
-            file.write(edit)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(tmp_path))
-            driver = Driver("1", tmp_path)
-        driver.output()
-        assert set(driver.begun().values()) == {begun}
+    shutil.copytree(reach.ROOT / "gpbook_utils", tmp_path / "gpbook_utils")
+    script = (
+        "from gpbook_utils.models import bitwise_equal\nfrom gpbook_utils.sweeps import sweep\n"
+        "def run(seed):\n    print('begun')\n    return {'same': bool(bitwise_equal)}\n"
+        f"sweep(run, [{{}}], [0], {str(tmp_path / 'sweep')!r})"
+    )
+    for module, edit, begun in (
+        ("models", "", 1), ("models", "", 0), ("models", "# edited", 0), ("plots", "edited = 1", 0),
+        ("models", "edited = 1", 1),
+    ):  # fmt: skip
+        with open(tmp_path / "gpbook_utils" / f"{module}.py", "a") as file:
+            file.write(f"\n{edit}\n")
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("begun") == begun, (module, edit)
+
+
+def area(width, seed):
+    return {"area": width * 2.0}
+
+
+def test_a_result_of_the_first_edition_is_refused_with_the_reason_and_kept(tmp_path):
+    """The file was written by the first edition, for this very function."""
+    (old,) = Path(__file__).with_name("first_edition").glob("*.jsonl")
+    kept = tmp_path / old.name
+    kept.write_bytes(old.read_bytes().replace(b"2.0", b"2.5"))  # not whole any more: no result of any edition
+    sweep(area, {"width": [1]}, [1], tmp_path)
+    kept.write_bytes(old.read_bytes())
+    sweep(area, {"width": [2]}, [0], tmp_path)
+    with pytest.warns(RuntimeWarning, match="1 results in .* are of an older edition of sweeps.*done again") as caught:
+        table = sweep(area, {"width": [1, 2]}, [0, 1], tmp_path)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert list(table.area) == [2.0, 2.0, 4.0, 4.0] and len(list(tmp_path.glob("*.jsonl"))) == 5
+    assert kept.read_bytes() == old.read_bytes()
+    sweep(area, {"width": [1, 2]}, [0, 1], tmp_path)  # nothing is missing, so nothing is said
+
+
+def test_results_of_another_edition_are_not_served(tmp_path, monkeypatch):
+    sweep(area, {"width": [1]}, [0], tmp_path)
+    monkeypatch.setattr(runs, "EDITION", runs.EDITION + 1)
+    with pytest.warns(RuntimeWarning, match="1 results"):
+        sweep(area, {"width": [1]}, [0], tmp_path)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2

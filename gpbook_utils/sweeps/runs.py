@@ -35,7 +35,6 @@ from joblib.externals.loky import BrokenProcessPool
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from gpbook_utils.files import package_hash
 from gpbook_utils.sweeps import results
 from gpbook_utils.sweeps.orphans import end_with
 from gpbook_utils.sweeps.sources import source_hash
@@ -48,7 +47,7 @@ COLUMNS = ("seconds", "status", "error")  # after those of the settings, the see
 DEATHS = 3  # of its worker, after which a run is not tried again
 LITTER = 30 * 24 * 3600  # seconds after which a hidden file belongs to no living process
 
-PACKAGE = package_hash()  # of the modules as they are imported, not as they are edited later
+EDITION = 2  # raise it when runs start in another way, or when results are kept in another form
 _alone = threading.Lock()  # random generators, thread counts and the default dtype belong to a whole process
 
 
@@ -65,10 +64,11 @@ def sweep(
 ) -> DataFrame:
     """Call ``function(**settings, seed=seed)`` for all settings of a grid and all seeds, and keep each result on disk.
 
-    A result is served from disk if nothing that decides it has changed: the function's code and what it reads
-    (:func:`gpbook_utils.sweeps.sources.source_hash`), settings, seed, threads, torch's default dtype, and the
-    versions in :func:`environment`. The machine is not among them. A run that raises is recorded with its error
-    while others go on. A damaged file is reported and its run done again.
+    A result is served from disk if nothing that decides it has changed: the function's code and what it reads, also
+    of this package (:func:`gpbook_utils.sweeps.sources.source_hash`), settings, seed, threads, torch's default dtype,
+    and the versions in :func:`environment`. The machine is not among them. A run that raises is recorded with its
+    error while others go on. A damaged file, or a result of an older edition of sweeps, is reported and its run done
+    again.
 
     Each run starts with the global random generators of torch, NumPy and Python seeded with ``seed``, with gradients
     enabled, and with its own copy of what the function reads, so that it does the same wherever it runs. One
@@ -126,6 +126,7 @@ def sweep(
     with job.announced():
         found = {run.key: record for run in runs if (record := job.stored(run)) is not None}
         missing = [run for run in runs if run.key not in found]
+        job.report_older(missing)
         hidden = None if progress is None else not progress
         with tqdm(total=len(runs), initial=len(found), unit="run", disable=hidden) as bar:
             try:
@@ -140,14 +141,13 @@ def sweep(
 
 @cache
 def environment() -> dict[str, str]:
-    """What a result depends on beside the function: this package's hash, and the versions of what computes.
+    """What a result depends on beside the function and what it reads: the versions of what computes.
 
     >>> list(environment())
-    ['gpbook_utils', 'python', 'torch', 'gpytorch', 'linear_operator', 'numpy', 'scipy']
+    ['python', 'torch', 'gpytorch', 'linear_operator', 'numpy', 'scipy']
     """
     libraries = {name: version(name) for name in ("gpytorch", "linear_operator", "numpy", "scipy")}
     return {
-        "gpbook_utils": PACKAGE,
         "python": platform.python_version(),
         "torch": torch.__version__,  # tells builds apart, as the metadata do not
         **libraries,
@@ -194,7 +194,7 @@ class _Job:
         return cls(content, name, source, environment(), folder, call, threads, dtype, bool(retry))
 
     def key(self, settings: dict, seed: int) -> str:
-        decisive = [self.source, self.environment, settings, seed, self.threads, str(self.dtype)]
+        decisive = [EDITION, self.source, self.environment, settings, seed, self.threads, str(self.dtype)]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
     def path(self, run: _Run) -> Path:
@@ -233,10 +233,26 @@ class _Job:
             return None
         return record
 
+    def report_older(self, missing: list[_Run]) -> None:
+        """Say why results of an older edition, which lie in the folder for missing runs, are not served."""
+        runs = {(json.dumps(run.settings, sort_keys=True), run.seed) for run in missing}
+        older = 0
+        for path in self.folder.glob(f"*{results.SUFFIX}") if runs else ():
+            with suppress(ValueError, OSError), open(path, "rb") as file:
+                if f'"edition": {EDITION},'.encode() not in file.read(100) and (record := results.read(path)):
+                    asked = (json.dumps(record["settings"], sort_keys=True), record["seed"]) in runs
+                    older += record["function"] == self.name and asked
+        if older:
+            message = (
+                f"{older} results in {self.folder} are of an older edition of sweeps, and what they depended on can't "
+                "be compared with today's code; they stay where they are, and their runs are done again"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+
     def check_worker(self) -> None:
         """Refuse to compute here what would be filed under another version."""
-        here = {**environment(), "the function": _hash_of(self.function)}
-        there = {**self.environment, "the function": self.source}
+        here = {**environment(), "the function and what it reads": _hash_of(self.function)}
+        there = {**self.environment, "the function and what it reads": self.source}
         if differing := {name: (here[name], there[name]) for name in there if here.get(name) != there[name]}:
             lines = ", ".join(
                 f"{name}: {found[:16]} instead of {needed[:16]}" for name, (found, needed) in differing.items()
@@ -265,7 +281,8 @@ def _execute(job: _Job, run: _Run) -> dict:
             starts = os.fstat(file.fileno()).st_size
         try:
             outcome = _dead(starts - 1) if starts > DEATHS else _outcome(job, run)
-            record = {"key": run.key, "function": job.name, "settings": run.settings, "seed": run.seed}
+            record = {"key": run.key, "edition": EDITION}  # first: report_older reads the beginning of a file
+            record |= {"function": job.name, "settings": run.settings, "seed": run.seed}
             record |= {**outcome, "threads": job.threads, "dtype": str(job.dtype), "call": job.call}
             results.write(job.path(run), record | {"source": job.source, "environment": job.environment})
         finally:

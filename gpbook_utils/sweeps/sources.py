@@ -2,8 +2,9 @@
 
 A result on disk may be served again only if the function would compute it again. So :func:`source_hash` covers the
 function's compiled code (comments and layout do not count), its default values, the variables it closes over, the
-global variables it names, and all of this again for each function and class of the notebook that it uses. Of an
-installed library it covers the name and version. What can't be told apart by its content is refused.
+global variables it names, and all of this again for each function and class of the notebook that it uses. Of this
+package it covers the modules that the function reaches (:mod:`gpbook_utils.reach`), of an installed library the name
+and version. What can't be told apart by its content is refused.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gpbook_utils import reach
+
+IMPORTED = reach.Sources()  # this package's modules as they are imported, not as they are edited later
 INSTALLED = tuple({f"{Path(sysconfig.get_path(name)).resolve()}{os.sep}" for name in ("stdlib", "purelib", "platlib")})
 NAMED = (  # what C code defines has no code to look at
     types.BuiltinFunctionType,
@@ -77,7 +81,9 @@ def source_hash(function) -> str:
     """
     if not callable(function):
         raise ValueError(f"function must be callable; got {type(function).__name__}: {function!r}")
-    return _Reader().digest(function, getattr(function, "__name__", "the function")).hex()
+    reader = _Reader()
+    digest = reader.digest(function, getattr(function, "__name__", "the function"))
+    return _hash(digest, IMPORTED.hash(reader.names).encode()).hex()
 
 
 class _Reader:
@@ -86,6 +92,7 @@ class _Reader:
     def __init__(self):
         self.known: dict[int, tuple[object, bytes]] = {}  # the object too, so that its address is not used again
         self.depth = 0
+        self.names: set[str] = set()  # of the modules that the things come from, and of what may be imported
 
     def digest(self, thing, path: str) -> bytes:
         """32 bytes; ``path`` says how a reader would get at ``thing``."""
@@ -102,6 +109,7 @@ class _Reader:
     def parts(self, thing, path: str) -> list[bytes]:
         """The kind of a thing, and the digests of what it consists of."""
         kind = type(thing)
+        self.names.add(kind.__module__)
         name = f"{kind.__module__}.{kind.__qualname__}".encode()
         if thing is None or thing is Ellipsis or thing is NotImplemented or kind in (bool, int, str):
             return [name, repr(thing).encode()]
@@ -196,6 +204,8 @@ class _Reader:
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & RUN_FLAGS)
         names = (code.co_varnames, code.co_freevars, code.co_cellvars)
         constants = [self.digest(constant, path) for constant in code.co_consts]
+        self.names |= reach.mentioned(code.co_names)  # imports within the function
+        self.names.update(*(reach.started(constant) for constant in code.co_consts if isinstance(constant, str)))
         return [b"code", repr((counts, names, _steps(code))).encode(), *constants]
 
     def of_class(self, cls: type, path: str) -> list[bytes]:
@@ -217,10 +227,14 @@ class _Reader:
     def module(self, module: types.ModuleType, path: str) -> list[bytes]:
         """An installed module by its version, one of one's own by its file and those that it imports."""
         if _is_installed(module.__name__):
+            # Of a package, code may use any module that some other code has imported.
+            self.names.update(name for name in IMPORTED.modules if name.startswith(f"{module.__name__}."))
             return [b"module", module.__name__.encode(), *self.library(module)]
         if getattr(module, "__file__", None) is None:
             raise ValueError(f"the function reads the module {path}, which has no file; import what it needs from it")
-        parts = [b"module", Path(module.__file__).read_bytes().replace(b"\r\n", b"\n")]
+        source = Path(module.__file__).read_bytes().replace(b"\r\n", b"\n")
+        self.names |= reach.imported(source.decode())
+        parts = [b"module", source]
         for name, value in sorted(vars(module).items()):
             from_elsewhere = isinstance(value, types.FunctionType | type) and value.__module__ != module.__name__
             if isinstance(value, types.ModuleType) or from_elsewhere:
@@ -231,6 +245,7 @@ class _Reader:
         """Where something installed comes from, and in which version."""
         name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
         module = sys.modules[name or "builtins"]
+        self.names.add(module.__name__)
         top = sys.modules.get(module.__name__.partition(".")[0])
         return [module.__name__.encode(), str(getattr(top, "__version__", "")).encode()]
 
