@@ -86,7 +86,7 @@ def write(decided: list[dict], folder: str | Path) -> Path:
             claim["id"]: {"verdict": claim["verdict"], "measured": claim["measured"], "digest": claims.digest(claim)}
             for claim in decided
         },
-        "bits": {"edition": bits.edition(), **bits.hashes(bits.computations())},
+        "bits": {"edition": bits.EDITION, **bits.hashes(bits.computations())},
     }
     path = Path(folder) / f"{record['machine']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

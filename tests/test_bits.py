@@ -1,9 +1,17 @@
 """The fixed set of computations: the same bits again, in this process and in others, and what its hashes compare."""
 
+import json
+from pathlib import Path
+
+import golden_bits
 import pytest
 import torch
 
-from gpbook_utils.machines import bits, machine
+from book import records as written
+from gpbook_utils import data
+from gpbook_utils.machines import bits, machine, records
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +67,61 @@ def test_hashes_see_one_bit():
     assert bits.hashes({"x": x}) == bits.hashes({"x": x.clone()})
 
 
-def test_another_edition_when_the_noises_change(monkeypatch):
-    before = bits.edition()
-    monkeypatch.setattr(bits, "NOISES", (1.0,))
-    assert bits.edition() != before
+def test_what_is_computed_changes_only_with_the_edition(results):
+    """On any machine, to rounding. After a change that is meant: `EDITION` in bits.py, then golden_bits.py."""
+    edition, golden = golden_bits.read()
+    assert golden_bits.differing(results, golden) == [] and edition == bits.EDITION
+
+
+def unlike_recorded(results, folder):
+    """The results whose bits this very machine, with these releases and switches, has recorded otherwise."""
+    hashed = bits.hashes(results)
+    here = [records.hashes(record) for record in records.load(folder) if record["machine"] == machine.identity()]
+    return [name for recorded in here for name in recorded.keys() | hashed if recorded.get(name) != hashed.get(name)]
+
+
+def test_the_bits_are_those_that_this_machine_recorded(results, tmp_path):
+    """To the last bit, where there is such a record."""
+    assert unlike_recorded(results, ROOT / "records") == []
+    path = written.write([], tmp_path)
+    assert unlike_recorded(results, tmp_path) == []
+    record = json.loads(path.read_text())
+    record["bits"]["K, float64"] = "00000000"
+    path.write_text(json.dumps(record))
+    assert unlike_recorded(results, tmp_path) == ["K, float64"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "other"),
+    [
+        (data.Table, "standardised", property(lambda table: (table.y - table.y.mean()) / table.y.std() / 2)),
+        (bits, "LENGTHSCALE", 0.2500001),
+        (bits, "NOISES", (1.0, 0.1, 0.01, 0.001, 0.00010001)),
+        (bits, "descend", lambda gp, descend=bits.descend: descend(gp, steps=31)),
+        (bits, "FORMATS", {"float32": torch.bfloat16, "float64": torch.float64}),
+        (bits, "marginal_likelihood", lambda gp, f=bits.marginal_likelihood: f(gp) * (1 + 1e-8)),
+    ],
+)
+def test_a_change_of_what_is_computed_is_seen(monkeypatch, owner, name, other):
+    monkeypatch.setattr(owner, name, other)
+    try:
+        changed = bits.computations()
+    except RuntimeError as error:  # no Cholesky factor in bfloat16
+        assert "cholesky" in str(error)
+    else:
+        assert golden_bits.differing(changed, golden_bits.read()[1])
+
+
+def test_the_golden_values_are_not_replaced_within_one_edition(monkeypatch, tmp_path):
+    monkeypatch.setattr(golden_bits, "PATH", tmp_path / "golden.toml")
+    golden_bits.write()
+    golden_bits.write()
+    monkeypatch.setattr(bits, "LENGTHSCALE", 0.3)
+    with pytest.raises(SystemExit, match=r"K, float64.*raise EDITION"):
+        golden_bits.write()
+    monkeypatch.setattr(bits, "EDITION", "another")
+    golden_bits.write()
+    assert golden_bits.read()[0] == "another"
 
 
 @pytest.mark.parametrize("arguments", [{"noise": 0.0}, {"noise": float("nan")}, {"step": 0}])

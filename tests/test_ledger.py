@@ -13,6 +13,8 @@ from book import records as written
 from book.ledger import UNDECIDED, FolkAnswer, Ledger, folk_sentences
 from gpbook_utils.machines import bits, machine, records
 
+FIRST_EDITION = Path(__file__).with_name("first_edition")
+
 
 def a_claim(id="a", verdict="holds", bound=""):
     return {"id": id, "sentence": "A sentence.", "verdict": verdict, "measured": "", "bound": bound, "chapter": "01_x"}
@@ -96,7 +98,7 @@ def test_a_record_holds_bits_of_one_edition(tmp_path, monkeypatch):
     written.write([a_claim()], tmp_path)
     (record,) = records.load(tmp_path)
     assert records.hashes(record) == bits.hashes(bits.computations())
-    monkeypatch.setattr(bits, "edition", lambda: "another")
+    monkeypatch.setattr(bits, "EDITION", "another")
     assert records.hashes(record) == {}
 
 
@@ -111,12 +113,30 @@ def test_a_record_without_bits_is_still_one(tmp_path):
         records.load(tmp_path)
 
 
+def test_a_record_of_the_first_edition_keeps_its_verdicts_and_its_bits_are_not_compared(tmp_path):
+    """One that the book shipped before records held bits, cut to three claims; and one with bits of another edition."""
+    (old,) = records.load(FIRST_EDITION)
+    assert [entry["verdict"] for entry in old["claims"].values()] == ["holds"] * 3
+    entry = old["claims"]["null-prior"]
+    here = {"machine": "here", "claims": {"null-prior": entry}, "bits": {"edition": bits.EDITION, "K": "1"}}
+    other = old | {"bits": {"edition": "00000000", "K": "1"}}
+    path = tmp_path / f"{old['machine']}.json"
+    path.write_text(json.dumps(other))
+    for record in (old, *records.load(tmp_path)):
+        assert records.hashes(record) == {}
+        (line,) = written.sharing(here, [record])
+        assert line == f"{old['machine']}: same verdict on 1 of 1 claims; its bits are not comparable"
+    path.write_text(json.dumps(old | {"bits": {"K": "1"}}))
+    with pytest.raises(ValueError, match="is not a record: its bits are .*write it with `make record`"):
+        records.load(tmp_path)
+
+
 def test_what_records_share():
     entry = {"verdict": "holds", "measured": "", "digest": "d"}
     here = {
         "machine": "here",
         "claims": {"a": entry, "b": entry},
-        "bits": {"edition": bits.edition(), "K": "1", "y": "2"},
+        "bits": {"edition": bits.EDITION, "K": "1", "y": "2"},
     }
     other = here | {"machine": "other", "bits": here["bits"] | {"y": "3"}}
     other["claims"] = {"a": entry | {"verdict": "refuted"}, "b": entry | {"digest": "of another sentence"}}

@@ -70,7 +70,7 @@ def hashes(record: dict) -> dict[str, str]:
     {}
     """
     stored = dict(record.get("bits", {}))
-    return stored if stored.pop("edition", None) == bits.edition() else {}
+    return stored if stored.pop("edition", None) == bits.EDITION else {}
 
 
 def _problem(record: dict) -> str:
