@@ -1,7 +1,11 @@
 """A diagnosis changes nothing: not the models, their caches and gradients, nor generators, settings and defaults."""
 
 import copy
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import gpytorch
 import numpy as np
@@ -10,7 +14,8 @@ import torch
 from diagnosed import approximate, batch, data, deep, exact, grid, multitask, scaled, sparse, variational
 from gpytorch.likelihoods import GaussianLikelihood
 
-from gpbook_utils.diagnose import check_model, explain_difference
+import gpbook_utils
+from gpbook_utils.diagnose import check_model, explain_difference, guard
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.models import ExactModel, VariationalModel
@@ -162,6 +167,39 @@ def test_nothing_changes_under_the_readers_own_settings_and_without_gradients():
         check_model(a, x)
         assert_same(before, snapshot(a, b, x))
     assert changed_settings() == {}
+
+
+CHANGED_FIRST = """
+import logging, torch, gpytorch
+gpytorch.settings.cholesky_jitter._set_value(1e-3, None, None)
+gpytorch.settings.max_eager_kernel_size._set_value(1)
+handlers = len(logging.getLogger("LinAlg (Verbose)").handlers)
+with gpytorch.settings.fast_pred_var(), gpytorch.settings.fast_computations(log_prob=False):
+    from gpbook_utils.diagnose.guard import changed_settings
+    for name, fields in changed_settings().items():
+        print(name, *fields.values())
+print(*changed_settings())
+assert len(logging.getLogger("LinAlg (Verbose)").handlers) == handlers
+"""
+
+
+def test_settings_changed_before_the_diagnosis_is_imported_are_not_taken_for_defaults():
+    environment = {**os.environ, "PYTHONPATH": str(Path(gpbook_utils.__file__).parents[1])}
+    command = [sys.executable, "-W", "ignore", "-c", CHANGED_FIRST]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "cholesky_jitter (0.001, 1e-06)",
+        "cholesky_jitter max_eager_kernel_size",
+        "fast_log_prob (False, None)",
+        "fast_pred_var (True, None)",
+        "max_eager_kernel_size (1, 512)",
+    ]
+
+
+def test_every_setting_has_a_default_and_here_all_are_at_it():
+    fields = {place: value for place, value in guard._values().items() if place[1] in guard._FIELDS}
+    assert fields == guard._DEFAULTS and len(fields) > 50
 
 
 def test_the_guard_restores_all_when_an_error_is_raised():

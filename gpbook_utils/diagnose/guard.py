@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import inspect
 import random
 import warnings
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 
 import gpytorch
 import linear_operator
@@ -19,9 +21,12 @@ _KEPT = (*_FIELDS, "probe_vectors")
 _BASES = ("_feature_flag", "_value_context", "_dtype_value_context")
 
 
+def _modules() -> tuple[ModuleType, ...]:
+    return linear_operator.settings, gpytorch.settings, gpytorch.beta_features
+
+
 def _classes() -> list[type]:
-    modules = (linear_operator.settings, gpytorch.settings, gpytorch.beta_features)
-    found = {id(thing): thing for module in modules for thing in vars(module).values() if inspect.isclass(thing)}
+    found = {id(thing): thing for module in _modules() for thing in vars(module).values() if inspect.isclass(thing)}
     return [cls for cls in found.values() if cls.__name__ not in _BASES]
 
 
@@ -29,8 +34,29 @@ def _values() -> dict[tuple[type, str], object]:
     return {(cls, field): getattr(cls, field) for cls in _classes() for field in _KEPT if hasattr(cls, field)}
 
 
-# The values at import are taken for the defaults; a diagnosis compares with them.
-_DEFAULTS = _values()
+def _written() -> dict[tuple[type, str], object]:
+    """The defaults, as the sources of the libraries state them.
+
+    The values at import may be a user's, who changed a setting first; and a second import of the libraries' modules
+    would have effects of its own (one of them adds a handler to a logger). So their assignments are read.
+    """
+    stated = {}
+    for module in _modules():
+        for cls in (node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)):
+            for node in (node for node in cls.body if isinstance(node, ast.Assign)):
+                if (field := ast.unparse(node.targets[0])) in _FIELDS:
+                    value = eval(ast.unparse(node.value), vars(module))  # a number, a truth value or torch.double
+                    stated[module.__name__, cls.name, field] = value
+    written = {}
+    for cls in _classes():
+        for base in reversed(cls.__mro__):
+            for field in _FIELDS:
+                if (place := (base.__module__, base.__name__, field)) in stated:
+                    written[cls, field] = stated[place]
+    return written
+
+
+_DEFAULTS = _written()
 
 
 def changed_settings() -> dict[str, dict[tuple[type, str], tuple[object, object]]]:
