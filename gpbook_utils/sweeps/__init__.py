@@ -1,6 +1,6 @@
 """Many runs of one function, on one machine or many, that survive being killed.
 
-This room touches ``files`` only.
+This room may touch ``files`` and ``reach``.
 """
 
 from gpbook_utils.sweeps.runs import sweep
