@@ -103,6 +103,7 @@ def test_comments_docstrings_and_layout_make_no_difference(copy, before):
     tree.body[0].value.value = "Other words."
     path.write_bytes(ast.unparse(tree).replace("\n", "\r\n").encode())
     (path.parent / ".#compare.py").write_text("edited = 1\n")
+    (path.parent / "tables" / ".DS_Store").write_text("litter")
     assert hashes(copy) == before
 
 
@@ -154,6 +155,10 @@ def test_an_import_within_a_function_counts(copy, statement):
 )
 def test_an_import_in_a_cell_counts_wherever_it_stands(cell, counts):
     assert ("gpbook_utils.costs" in reach.Sources().reached(reach.imported(cell))) == counts
+
+
+def test_a_word_is_no_import():
+    assert not reach.Sources().reached(reach.imported("x = 'book'\ny = 'the gpbook_utils.costs of it'"))
 
 
 def test_a_package_counts_with_those_above_it(copy, before):

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from gpbook_utils import compare, data, reach, sweeps
+from gpbook_utils import compare, data, machines, reach
 from gpbook_utils.data import load
+from gpbook_utils.diagnose import CAUSES
 from gpbook_utils.sweeps import sources
 from gpbook_utils.sweeps.sources import source_hash
 
@@ -260,7 +261,8 @@ def test_a_module_of_ones_own(tmp_path, monkeypatch):
         (defined("def f(seed):\n    from gpbook_utils.inducing import greedy"), "data.py", False),
         (defined("def f(seed):\n    def g():\n        import gpbook_utils.training\n    g()"), "models.py", True),
         (defined("def f(seed): return run('from gpbook_utils import costs')", run=print), "costs.py", True),
-        (defined("def f(seed): return m.results.read", m=sweeps), "sweeps/results.py", True),
+        (defined("def f(seed): return m.machine.probe()", m=machines), "machines/machine.py", True),
+        (defined("def f(seed): return c[0]", c=next(iter(CAUSES.values()))), "diagnose/causes.py", True),
         (defined("def f(seed): return seed"), "compare.py", False),
     ],
 )
