@@ -207,7 +207,7 @@ def kernel_environment(no_settings: str | Path) -> dict[str, str]:
     return {
         **os.environ,  # after the import, which may have changed it
         "IPYTHONDIR": str(no_settings),
-        # The kernel imports the very package that :func:`package_hash` describes.
+        # The kernel imports the very modules that :func:`reached_hash` reads.
         "PYTHONPATH": added("PYTHONPATH", str(PACKAGE.parent), os.pathsep),
         # Shown since torch 2.15, when linear_operator is imported.
         "PYTHONWARNINGS": added("PYTHONWARNINGS", "ignore:`torch.jit.script` is deprecated:FutureWarning", ","),
