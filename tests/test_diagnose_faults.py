@@ -514,6 +514,46 @@ def test_what_cannot_be_attributed_is_reported_with_its_size():
     assert report.verdict.startswith("no cause found; unexplained: prior covariance 5.0e-01")
 
 
+class Ambiguous:
+    """As a table of pandas: its comparison with another one is no truth value."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __eq__(self, other):
+        raise ValueError("the truth value is ambiguous")
+
+    __hash__ = None
+
+
+class Tabled(ExactModel):
+    """A model whose prior depends on such a thing."""
+
+    def __init__(self, factor):
+        super().__init__(*data(), RBFKernel())
+        self.table = Ambiguous(factor)
+
+    def forward(self, x):
+        prior = super().forward(x)
+        return MultivariateNormal(prior.mean, self.table.factor * prior.lazy_covariance_matrix)
+
+
+def test_what_cannot_be_compared_is_not_said_to_be_the_same():
+    report = explain_difference(Tabled(1.0).eval(), Tabled(2.0).eval(), grid())
+    (finding,) = report.findings
+    assert (finding.cause, finding.where) == ("not-compared", "table")
+    assert finding.a == "Ambiguous, == raised ValueError: the truth value is ambiguous"
+    assert finding.effect["prior covariance"] == pytest.approx(0.5) and report.unexplained == {}
+
+
+def test_what_cannot_be_compared_and_has_no_effect_is_in_a_note():
+    report = explain_difference(Tabled(1.0).eval(), Tabled(1.0).eval(), grid())
+    assert report.findings == ()
+    assert report.notes == (
+        "these could not be compared, but are without effect on these quantities at this x: table (not-compared)",
+    )
+
+
 def test_every_cause_is_explained():
     for slug, cause in CAUSES.items():
         assert slug == slug.lower() and " " not in slug
