@@ -560,6 +560,21 @@ def test_every_cause_is_explained():
         assert cause.explanation and cause.remedy.endswith(".") and 1 <= cause.chapter <= 12
 
 
+def test_thirty_roundings_are_told_from_three_hundred():
+    """Targets apart by what three hundred roundings do, on a system whose condition number would explain more."""
+
+    def with_targets(shift):
+        model = exact(lengthscale=0.5, noise=2e-4)
+        model.train_targets = model.train_targets + shift
+        return model
+
+    report = explain_difference(with_targets(0.0), with_targets(1e-10), grid())
+    assert found(report) == ["training-targets"]
+    effect, theory = report.findings[0].effect["posterior mean"], 2 * N * 2**-53 * report.rounding.condition_number
+    assert report.rounding.levels["posterior mean"] < effect < theory
+    assert explain_difference(with_targets(0.0), with_targets(1e-12), grid()).findings == ()
+
+
 def test_the_prior_of_a_model_is_not_asked_of_its_mode():
     report = explain_difference(exact().train(), exact(), data()[0])
     assert found(report) == ["mode"]
