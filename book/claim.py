@@ -36,7 +36,9 @@ def follow(root: Path, chapter: str, id: str, report=print) -> list[str]:
         ChapterError: if the chapter does not run, or the run refutes a claim.
     """
     if not chapter or not id:
-        raise ValueError(f"name a chapter and a claim, as in `make claim C=07 ID=name`; got C={chapter!r} and ID={id!r}")
+        raise ValueError(
+            f"name a chapter and a claim, as in `make claim C=07 ID=name`; got C={chapter!r} and ID={id!r}"
+        )
     (path,) = notebooks.select(root / "chapters", chapter)
     notebooks.run(path)
     decided = {claim["id"]: claim for claim in stored_claims.read(path)}

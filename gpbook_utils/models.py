@@ -10,6 +10,8 @@ from gpytorch.likelihoods import GaussianLikelihood, Likelihood
 from gpytorch.variational import CholeskyVariationalDistribution, VariationalStrategy
 from torch import Tensor
 
+from gpbook_utils.private import q_of
+
 
 class ExactModel(gpytorch.models.ExactGP):
     """An exact GP with a constant mean.
@@ -165,7 +167,7 @@ def set_optimal_q(model: VariationalModel, x: Tensor, y: Tensor) -> None:
     A = torch.linalg.solve_triangular(L, model.covar_module(z, x).to_dense(), upper=False)
     B = torch.linalg.cholesky(eye + A @ A.mT / noise)
     mean = torch.cholesky_solve((A @ (y - model.mean_module(x)) / noise).unsqueeze(-1), B).squeeze(-1)
-    q = strategy._variational_distribution
+    q = q_of(strategy)
     q.variational_mean.copy_(mean)
     q.chol_variational_covar.copy_(torch.linalg.cholesky(torch.cholesky_inverse(B)))
     strategy.variational_params_initialized.fill_(1)  # else the first call would overwrite them

@@ -59,11 +59,37 @@ def load(name: str) -> Assignment:
 
 
 def mutants(name: str):
-    """The module ``mutants.py`` of an assignment."""
+    """The module ``mutants.py`` of an assignment, with every answer written out.
+
+    There an answer is a text, or a dictionary of changes to the solution.
+    """
     spec = util.spec_from_file_location(f"mutants_{name}", FOLDER / name / "mutants.py")
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    solutions = load(name).marked("solution")
+    for tried in (module.MUTANTS, module.ACCEPTED):
+        for question, given in tried.items():
+            right = solutions[question].source
+            tried[question] = {what: a if isinstance(a, str) else changed(right, a) for what, a in given.items()}
     return module
+
+
+def changed(text: str, changes: dict[str, str]) -> str:
+    """A text with each key of ``changes``, in their order, replaced by its value.
+
+    Raises:
+        ValueError: if one does not occur exactly once.
+
+    >>> changed("a + b", {"a": "2 * a", "+": "-"})
+    '2 * a - b'
+    """
+    for old, new in changes.items():
+        if text.count(old) != 1:
+            raise ValueError(
+                f"a change must replace what occurs once; {old!r} occurs {text.count(old)} times in\n{text}"
+            )
+        text = text.replace(old, new)
+    return text
 
 
 def run(assignment: Assignment, cells=None, instead: dict[str, str] | None = None) -> dict:

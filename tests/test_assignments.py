@@ -76,6 +76,13 @@ def test_every_question_has_a_check_probes_and_wrong_answers(name):
     assert any(hidden(cell) for cell in load(name).marked("probe").values())
 
 
+def test_a_change_replaces_what_occurs_once():
+    assert runs.changed("mean = a.sum() / n", {"a.sum()": "b.sum()", "/ n": "/ (n - 1)"}) == "mean = b.sum() / (n - 1)"
+    for missing in ("c.sum()", "a"):
+        with pytest.raises(ValueError, match="must replace what occurs once; .* occurs (0|2) times"):
+            runs.changed("mean = a.sum() / n", {missing: ""})
+
+
 @everyday
 def test_a_hidden_probe_shows_nothing(name):
     for cell in load(name).marked("probe").values():

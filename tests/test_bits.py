@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import golden_bits
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,12 @@ def test_the_set_leaves_no_trace():
     bits.computations()
     assert torch.equal(torch.rand(1), expected)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_the_kernel_is_an_rbf_of_a_quarter_of_a_year(results):
+    x = data.load("seattle").x[::4].numpy()
+    K = np.exp(-0.5 * ((x - x.T) / 0.25) ** 2)
+    np.testing.assert_allclose(results["K, float64"].numpy(), K, rtol=0, atol=1e-12)
 
 
 def test_descent_descends():

@@ -8,6 +8,8 @@ from gpbook_utils.budget import cause, causes, largest, measure
 
 SLOW = {causes.instructions, causes.optimiser, causes.batch_order, causes.q_start, causes.grown_order}
 QUICK = [c for c in causes.CAUSES if c not in SLOW]
+# What these change is the order of a sum at most, and on some machine both sides may have the same bits.
+MAY_BE_EQUAL = {causes.row_order, causes.threads, causes.instructions, causes.grad_mode}
 
 
 @cause("twice as large", "test", chapter=1)
@@ -65,7 +67,26 @@ def test_a_cause_leaves_no_trace_and_differs_unless_it_is_a_control(one):
         sides = one(dtype)
         assert state() == before
         assert all(not tensor.requires_grad for side in sides for tensor in side.values())
-        assert (largest(one, dtype) == 0) == (one.family == causes.NULL) or one.family == causes.ROUNDING
+        assert one in MAY_BE_EQUAL or (largest(one, dtype) == 0) == (one.family == causes.NULL)
+
+
+@pytest.mark.parametrize("dtype", budget.FORMATS)
+def test_a_date_in_years_ad_costs_what_rounding_its_year_costs(dtype):
+    """The cause against the kernel of inputs that have passed the format at 2012, all else in float64."""
+    x = causes.points(torch.float64)[0]
+    rounded = (x + 2012).to(dtype).double() - 2012
+    K, moved = (torch.exp(-0.5 * ((z - z.mT) / 0.25) ** 2) for z in (x, rounded))
+    assert measure(causes.years_ad, dtype)["prior"] == pytest.approx(
+        float((moved - K).norm() / K.norm()), rel=0.1, abs=0
+    )
+
+
+def test_the_yardstick_is_one_per_cent_of_the_noise_variance():
+    a, b = causes.yardstick(torch.float64)
+    for side, noise in ((a, 0.25), (b, 1.01 * 0.25)):
+        expected = causes.says(causes.gp(torch.float64, noise=noise))
+        for name, value in side.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-12)
 
 
 def test_names_and_chapters():
@@ -77,7 +98,7 @@ def test_names_and_chapters():
 def test_a_failing_process_is_no_measurement(monkeypatch):
     causes._elsewhere.cache_clear()
     monkeypatch.setattr(causes, "LOWERED", {"PYTHONPATH": "nowhere", "PYTHONHOME": "nowhere"})
-    with pytest.raises(RuntimeError, match="the process with the old instruction set failed"):
+    with pytest.raises(RuntimeError, match="the process failed under"):
         causes.instructions(torch.float64)
     causes._elsewhere.cache_clear()
 

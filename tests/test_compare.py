@@ -64,6 +64,18 @@ def test_condition_number_and_scale_widen_what_rounding_explains():
     assert compare(IDENTITY, b, scale=1e7).verdict == "rounding explains it"
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_rounding_explains_ends_at_twice_n_units(dtype):
+    """2 n u times the largest entry, in matrices of several sizes: just below it is explained, just above it is not."""
+    for n in (3, 50):
+        a = torch.eye(n, dtype=dtype)
+        for share, verdict in ((0.9, "rounding explains it"), (1.1, "more than rounding explains")):
+            b = a.clone()
+            b[0, 1] = share * 2 * n * unit_roundoff(dtype)
+            result = compare(a, b)
+            assert (result.verdict, result.rounding) == (verdict, 2 * n * unit_roundoff(dtype))
+
+
 def test_zero_reference():
     assert compare(ZERO, ZERO).relative == 0
     assert compare(ZERO, ZERO + 1).relative == math.inf

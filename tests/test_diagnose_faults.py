@@ -514,10 +514,65 @@ def test_what_cannot_be_attributed_is_reported_with_its_size():
     assert report.verdict.startswith("no cause found; unexplained: prior covariance 5.0e-01")
 
 
+class Ambiguous:
+    """As a table of pandas: its comparison with another one is no truth value."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __eq__(self, other):
+        raise ValueError("the truth value is ambiguous")
+
+    __hash__ = None
+
+
+class Tabled(ExactModel):
+    """A model whose prior depends on such a thing."""
+
+    def __init__(self, factor):
+        super().__init__(*data(), RBFKernel())
+        self.table = Ambiguous(factor)
+
+    def forward(self, x):
+        prior = super().forward(x)
+        return MultivariateNormal(prior.mean, self.table.factor * prior.lazy_covariance_matrix)
+
+
+def test_what_cannot_be_compared_is_not_said_to_be_the_same():
+    report = explain_difference(Tabled(1.0).eval(), Tabled(2.0).eval(), grid())
+    (finding,) = report.findings
+    assert (finding.cause, finding.where) == ("not-compared", "table")
+    assert finding.a == "Ambiguous, == raised ValueError: the truth value is ambiguous"
+    assert finding.effect["prior covariance"] == pytest.approx(0.5) and report.unexplained == {}
+
+
+def test_what_cannot_be_compared_and_has_no_effect_is_in_a_note():
+    report = explain_difference(Tabled(1.0).eval(), Tabled(1.0).eval(), grid())
+    assert report.findings == ()
+    assert report.notes == (
+        "these could not be compared, but are without effect on these quantities at this x: table (not-compared)",
+    )
+
+
 def test_every_cause_is_explained():
     for slug, cause in CAUSES.items():
         assert slug == slug.lower() and " " not in slug
         assert cause.explanation and cause.remedy.endswith(".") and 1 <= cause.chapter <= 12
+
+
+def test_thirty_roundings_are_told_from_three_hundred():
+    """Targets apart by what three hundred roundings do, on a system whose condition number would explain more."""
+
+    def with_targets(shift):
+        model = exact(lengthscale=0.5, noise=2e-4)
+        model.train_targets = model.train_targets + shift
+        return model
+
+    report = explain_difference(with_targets(0.0), with_targets(1e-10), grid())
+    assert found(report) == ["training-targets"]
+    effect, theory = report.findings[0].effect["posterior mean"], 2 * N * 2**-53 * report.rounding.condition_number
+    assert report.rounding.levels["posterior mean"] < effect < theory
+    assert explain_difference(with_targets(0.0), with_targets(1e-12), grid()).findings == ()
 
 
 def test_the_prior_of_a_model_is_not_asked_of_its_mode():

@@ -58,6 +58,7 @@ def snapshot(*models):
         "grad": torch.is_grad_enabled(),
         "settings": {name: [pair[0] for pair in fields.values()] for name, fields in changed_settings().items()},
         "threads": torch.get_num_threads(),
+        "float32 matmul": torch.get_float32_matmul_precision(),
     }
     return parts, state
 
@@ -210,6 +211,7 @@ def test_the_guard_restores_all_when_an_error_is_raised():
         random.seed(5)
         torch.set_default_dtype(torch.float64)
         gpytorch.settings.max_cholesky_size._set_value(3)
+        torch.set_float32_matmul_precision("medium")
         raise KeyError
     assert_same(before, snapshot())
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from gpbook_utils import data, inducing
 from gpbook_utils.models import ExactModel, VariationalModel, posterior, variational_bound
-from gpbook_utils.training import fit_alone, fit_minibatches, one_ulp
+from gpbook_utils.training import fit_alone, fit_minibatches, minibatches, one_ulp
 from gpbook_utils.training.minibatches import batches
 
 TABLE = data.load("seattle")
@@ -74,6 +74,19 @@ def test_the_first_steps_agree_to_rounding(members):
             result.parameters["likelihood.noise"][member], likelihood.noise.detach()[0], **FIRST_STEPS
         )
         torch.testing.assert_close(result.losses[member], -variational_bound(model, X, Y).detach(), **FIRST_STEPS)
+
+
+def test_the_last_loss_is_that_of_all_data_where_these_fill_several_blocks(monkeypatch):
+    """The slopes too: the blocks are weighted by their size, and the last one is short."""
+    whole = fit_some()
+    monkeypatch.setattr(minibatches, "_BLOCK", 50)
+    assert len(Y) > 3 * 50 and len(Y) % 50
+    blocks = fit_some()
+    for name in ("losses", "slopes"):
+        torch.testing.assert_close(getattr(blocks, name), getattr(whole, name), rtol=1e-10, atol=0)
+    for member in range(R):
+        model, _ = blocks.model(member)
+        torch.testing.assert_close(blocks.losses[member], -variational_bound(model, X, Y).detach(), rtol=1e-10, atol=0)
 
 
 def test_later_the_batch_is_as_far_from_the_loop_as_the_loop_from_its_one_ulp_twin():

@@ -1,138 +1,33 @@
-"""Answers to equal_or_not that are wrong, and others that are right, for the tests of the marking."""
-
-# The repaired script, and what it looks like with one of its faults left in.
-TUESDAY = """
-def tuesday(saved, x, y, x_new, y_new, noise=None):
-    centre = x.mean(0)
-    x, x_new = x - centre, x_new - centre
-    y = y.squeeze(-1)
-    model = ExactModel(x, y, ScaleKernel(MaternKernel(nu=1.5)))
-    model.load_state_dict(saved)
-    model.eval()
-    with torch.no_grad():
-        if noise is not None:
-            model.likelihood.noise = noise
-        prediction = model.likelihood(model(x_new))
-    rmse = (prediction.mean - y_new.squeeze(-1)).square().mean().sqrt()
-    return {"mean": prediction.mean, "variance": prediction.variance, "rmse": rmse}
-"""
-
-
-def _with(right, wrong):
-    """The repaired script with ``wrong`` in place of ``right``."""
-    assert TUESDAY.count(right) == 1, right
-    return TUESDAY.replace(right, wrong)
-
+"""Wrong answers to equal_or_not, and other right ones: texts, or changes to the solution (see ``tests``)."""
 
 MUTANTS = {
     "q1": {
-        "on the scale of the largest entry": """
-def farthest_entry(A, B):
-    distance = (A.double() - B.double()).abs() / A.abs().max()
-    i, j = sorted(divmod(int(distance.argmax()), len(A)))
-    return float(distance.max()), i, j
-""",
-        "relative to the entry itself": """
-def farthest_entry(A, B):
-    distance = ((A.double() - B.double()) / A.double()).abs()
-    i, j = sorted(divmod(int(distance.argmax()), len(A)))
-    return float(distance.max()), i, j
-""",
-        "on the scale of B": """
-def farthest_entry(A, B):
-    A, B = A.double(), B.double()
-    deviation = B.diagonal().sqrt()
-    distance = (A - B).abs() / torch.outer(deviation, deviation)
-    i, j = sorted(divmod(int(distance.argmax()), len(A)))
-    return float(distance.max()), i, j
-""",
-        "the place of the largest difference without a scale": """
-def farthest_entry(A, B):
-    A, B = A.double(), B.double()
-    difference = (A - B).abs()
-    deviation = A.diagonal().sqrt()
-    i, j = sorted(divmod(int(difference.argmax()), len(A)))
-    return float((difference / torch.outer(deviation, deviation)).max()), i, j
-""",
-        "in the precision of the input": """
-def farthest_entry(A, B):
-    distance = (A - B).abs() / torch.outer(A.diagonal(), A.diagonal()).sqrt()
-    i, j = sorted(divmod(int(distance.argmax()), len(A)))
-    return float(distance.max()), i, j
-""",
-        "without the square root": """
-def farthest_entry(A, B):
-    A, B = A.double(), B.double()
-    distance = (A - B).abs() / torch.outer(A.diagonal(), A.diagonal())
-    i, j = sorted(divmod(int(distance.argmax()), len(A)))
-    return float(distance.max()), i, j
-""",
-        "looks at the diagonal only once the variances differ": """
-def farthest_entry(A, B):
-    A, B = A.double(), B.double()
-    deviation = A.diagonal().sqrt()
-    distance = (A - B).abs() / torch.outer(deviation, deviation)
-    if not torch.equal(A.diagonal(), B.diagonal()):
-        distance = distance.diagonal().diag()
-    i, j = sorted(divmod(int(distance.argmax()), len(A)))
-    return float(distance.max()), i, j
-""",
+        "on the scale of the largest entry": {"torch.outer(deviation, deviation)": "A.abs().max()"},
+        "relative to the entry itself": {"(A - B).abs() / torch.outer(deviation, deviation)": "((A - B) / A).abs()"},
+        "on the scale of B": {"deviation = A.diagonal()": "deviation = B.diagonal()"},
+        "the place of the largest difference without a scale": {"distance.argmax()": "(A - B).abs().argmax()"},
+        "in the precision of the input": {
+            "A, B = A.double(), B.double()": "A, B = A, B",
+            "torch.outer(deviation, deviation)": "torch.outer(A.diagonal(), A.diagonal()).sqrt()",
+        },
+        "without the square root": {"A.diagonal().sqrt()": "A.diagonal()"},
+        "looks at the diagonal only once the variances differ": {
+            "i, j = sorted(divmod(int(distance.argmax()), len(A)))": (
+                "if not torch.equal(A.diagonal(), B.diagonal()):\n"
+                "        distance = distance.diagonal().diag()\n"
+                "    i, j = sorted(divmod(int(distance.argmax()), len(A)))"
+            )
+        },
     },
     "q2": {
-        "eps in place of the unit roundoff": """
-def decide(A, B, distance, condition_number=1.0):
-    if not (torch.isfinite(A).all() and torch.isfinite(B).all() and np.isfinite(distance)):
-        raise ValueError("not finite")
-    if torch.equal(A.double(), B.double()):
-        return "equal"
-    eps = max(torch.finfo(A.dtype).eps, torch.finfo(B.dtype).eps)
-    return "rounding" if distance <= 2 * len(A) * eps * condition_number else "different"
-""",
-        "the format of A": """
-def decide(A, B, distance, condition_number=1.0):
-    if not (torch.isfinite(A).all() and torch.isfinite(B).all() and np.isfinite(distance)):
-        raise ValueError("not finite")
-    if torch.equal(A.double(), B.double()):
-        return "equal"
-    u = torch.finfo(A.dtype).eps / 2
-    return "rounding" if distance <= 2 * len(A) * u * condition_number else "different"
-""",
-        "ignores the condition number": """
-def decide(A, B, distance, condition_number=1.0):
-    if not (torch.isfinite(A).all() and torch.isfinite(B).all() and np.isfinite(distance)):
-        raise ValueError("not finite")
-    if torch.equal(A.double(), B.double()):
-        return "equal"
-    u = max(torch.finfo(A.dtype).eps, torch.finfo(B.dtype).eps) / 2
-    return "rounding" if distance <= 2 * len(A) * u else "different"
-""",
-        "NaN among the entries gets a verdict": """
-def decide(A, B, distance, condition_number=1.0):
-    if not np.isfinite(distance):
-        raise ValueError("not finite")
-    if torch.equal(A.double(), B.double()):
-        return "equal"
-    u = max(torch.finfo(A.dtype).eps, torch.finfo(B.dtype).eps) / 2
-    return "rounding" if distance <= 2 * len(A) * u * condition_number else "different"
-""",
-        "one value in two formats is not equal": """
-def decide(A, B, distance, condition_number=1.0):
-    if not (torch.isfinite(A).all() and torch.isfinite(B).all() and np.isfinite(distance)):
-        raise ValueError("not finite")
-    if A.dtype == B.dtype and torch.equal(A, B):
-        return "equal"
-    u = max(torch.finfo(A.dtype).eps, torch.finfo(B.dtype).eps) / 2
-    return "rounding" if distance <= 2 * len(A) * u * condition_number else "different"
-""",
-        "allclose for equal": """
-def decide(A, B, distance, condition_number=1.0):
-    if not (torch.isfinite(A).all() and torch.isfinite(B).all() and np.isfinite(distance)):
-        raise ValueError("not finite")
-    if torch.allclose(A.double(), B.double()):
-        return "equal"
-    u = max(torch.finfo(A.dtype).eps, torch.finfo(B.dtype).eps) / 2
-    return "rounding" if distance <= 2 * len(A) * u * condition_number else "different"
-""",
+        "eps in place of the unit roundoff": {"for matrix in (A, B)) / 2": "for matrix in (A, B))"},
+        "the format of A": {"for matrix in (A, B)) / 2": "for matrix in (A,)) / 2"},
+        "ignores the condition number": {" * u * condition_number": " * u"},
+        "NaN among the entries gets a verdict": {"for thing in (A, B, distance)": "for thing in (distance,)"},
+        "one value in two formats is not equal": {
+            "torch.equal(A.double(), B.double())": "A.dtype == B.dtype and torch.equal(A, B)"
+        },
+        "allclose for equal": {"torch.equal(A.double(), B.double())": "torch.allclose(A.double(), B.double())"},
     },
     "q3": {
         "chapter 2's address of the storage": """
@@ -190,22 +85,10 @@ def separate(models):
 def separate(models):
     return [copy.deepcopy(model) for model in models]
 """,
-        "a new likelihood for the kernel": """
-def separate(models):
-    copies = [copy.deepcopy(model) for model in models]
-    for one in copies:
-        if isinstance(one.covar_module, InducingPointKernel):
-            one.covar_module.likelihood = copy.deepcopy(one.likelihood)
-    return copies
-""",
-        "the original's likelihood in both places": """
-def separate(models):
-    copies = [copy.deepcopy(model) for model in models]
-    for one in copies:
-        if isinstance(one.covar_module, InducingPointKernel):
-            one.likelihood = one.covar_module.likelihood
-    return copies
-""",
+        "a new likelihood for the kernel": {"= one.likelihood": "= copy.deepcopy(one.likelihood)"},
+        "the original's likelihood in both places": {
+            "one.covar_module.likelihood = one.likelihood": "one.likelihood = one.covar_module.likelihood"
+        },
         "built anew on the same data, without the mean": """
 def separate(models):
     copies = []
@@ -226,31 +109,18 @@ def separate(models):
             one.covar_module = InducingPointKernel(base, old.inducing_points.detach(), one.likelihood)
     return copies
 """,
-        "all copies in evaluation mode": """
-def separate(models):
-    copies = [copy.deepcopy(model).eval() for model in models]
-    for one in copies:
-        if isinstance(one.covar_module, InducingPointKernel):
-            one.covar_module.likelihood = one.likelihood
-    return copies
-""",
+        "all copies in evaluation mode": {"copy.deepcopy(model)": "copy.deepcopy(model).eval()"},
     },
     "q5": {
         "the state_dict": """
 def carry_over(source, target):
     target.load_state_dict(source.state_dict())
 """,
-        "by way of Python floats": """
-def carry_over(source, target):
-    values = {}
-    for name, raw, constraint in source.named_parameters_and_constraints():
-        values[name] = raw if constraint is None else constraint.transform(raw)
-    for name, raw, constraint in target.named_parameters_and_constraints():
-        if constraint is not None and not constraint.check(values[name]):
-            raise ValueError(name)
-        value = torch.tensor(values[name].tolist())
-        raw.data.copy_(value if constraint is None else constraint.inverse_transform(value))
-""",
+        "by way of Python floats": {
+            "new = {}": (
+                "values = {name: torch.tensor(value.tolist()) for name, value in values.items()}\n        new = {}"
+            )
+        },
         "the two hyperparameters of the example only": """
 def carry_over(source, target):
     lengths = [m for m in source.modules() if getattr(m, "has_lengthscale", False)]
@@ -263,77 +133,63 @@ def carry_over(source, target):
     for old, new in zip(scaled, [m for m in target.modules() if isinstance(m, ScaleKernel)]):
         new.outputscale = old.outputscale.detach()
 """,
-        "a value outside becomes NaN": """
-@torch.no_grad()
-def carry_over(source, target):
-    values = {}
-    for name, raw, constraint in source.named_parameters_and_constraints():
-        values[name] = raw if constraint is None else constraint.transform(raw)
-    for name, raw, constraint in target.named_parameters_and_constraints():
-        raw.copy_(values[name] if constraint is None else constraint.inverse_transform(values[name]))
-""",
-        "a value outside is clamped": """
-@torch.no_grad()
-def carry_over(source, target):
-    values = {}
-    for name, raw, constraint in source.named_parameters_and_constraints():
-        values[name] = raw if constraint is None else constraint.transform(raw)
-    for name, raw, constraint in target.named_parameters_and_constraints():
-        if constraint is None:
-            raw.copy_(values[name])
-        else:
-            inside = values[name].clamp(constraint.lower_bound + 1e-6, constraint.upper_bound - 1e-6)
-            raw.copy_(constraint.inverse_transform(inside))
-""",
-        "raises when half is done": """
-@torch.no_grad()
-def carry_over(source, target):
-    values = {}
-    for name, raw, constraint in source.named_parameters_and_constraints():
-        values[name] = raw if constraint is None else constraint.transform(raw)
-    for name, raw, constraint in target.named_parameters_and_constraints():
-        if constraint is not None and not constraint.check(values[name]):
-            raise ValueError(f"{name} does not fit")
-        raw.copy_(values[name] if constraint is None else constraint.inverse_transform(values[name]))
-""",
-        "passes over what has no constraint": """
-@torch.no_grad()
-def carry_over(source, target):
-    values = {}
-    for name, raw, constraint in source.named_parameters_and_constraints():
-        values[name] = raw if constraint is None else constraint.transform(raw)
-    new = {}
-    for name, raw, constraint in target.named_parameters_and_constraints():
-        if constraint is not None:
-            new[name] = constraint.inverse_transform(values[name])
-            if not torch.isfinite(new[name]).all():
-                raise ValueError(f"{name} does not fit")
-    for name, raw in target.named_parameters():
-        if name in new:
-            raw.copy_(new[name])
-""",
+        "a value outside becomes NaN": {"if not torch.isfinite(new[name]).all():": "if False:"},
+        "a value outside is clamped": {
+            "constraint.inverse_transform(values[name])": (
+                "constraint.inverse_transform(\n"
+                "                values[name].clamp(constraint.lower_bound + 1e-6, constraint.upper_bound - 1e-6)\n"
+                "            )"
+            )
+        },
+        "raises when half is done": {
+            "for name, _, constraint in target": "for name, raw, constraint in target",
+            "        for name, raw in target.named_parameters():": (
+                "            raw.copy_(new[name])\n        for name, raw in target.named_parameters():"
+            ),
+        },
+        "passes over what has no constraint": {
+            "new = {}": "new = dict(target.named_parameters())",
+            "            new[name] = values[name] if constraint is None else ": (
+                "            if constraint is None:\n                continue\n            new[name] = "
+            ),
+        },
     },
     "q6": {
-        "the default smoothness": _with("nu=1.5", ""),
-        "one datum, as the numbers come from the file": _with("ExactModel(x, y,", "ExactModel(x[:1], y[:1],"),
-        "the new inputs are not centred": _with("x, x_new = x - centre, x_new - centre", "x = x - centre"),
-        "centred in place": _with("x, x_new = x - centre, x_new - centre", "x -= centre; x_new = x_new - centre"),
-        "f in place of y": _with("model.likelihood(model(x_new))", "model(x_new)"),
-        "a look before the noise is edited": _with("    if noise", "    model(x_new)\n        if noise"),
-        "f is predicted before the noise is edited": _with(
-            "    if noise", "    f = model(x_new)\n        if noise"
-        ).replace("likelihood(model(x_new))", "likelihood(f)"),
-        "the file overwrites the noise": _with("    model.load_state_dict(saved)\n", "").replace(
-            "prediction =", "model.load_state_dict(saved)\n        prediction ="
-        ),
-        "the new noise goes into the saved numbers": _with(
-            "    model.load_state_dict(saved)\n",
-            "    if noise is not None:\n        model.likelihood.noise = noise\n"
-            "        raw = model.likelihood.noise_covar.raw_noise.detach()\n"
-            "        saved['likelihood.noise_covar.raw_noise'].copy_(raw)\n    model.load_state_dict(saved)\n",
-        ),
-        "the error of all pairs": _with("y_new.squeeze(-1)", "y_new"),
-        "an error that is not a mean": _with(".square().mean().sqrt()", ".norm()"),
+        "the default smoothness": {"MaternKernel(nu=1.5)": "MaternKernel()"},
+        "one datum, as the numbers come from the file": {
+            "ExactModel(x, y.squeeze(-1),": "ExactModel(x[:1], y.squeeze(-1)[:1],"
+        },
+        "the new inputs are not centred": {"ExactModel(x,": "ExactModel(x - x.mean(0),"},
+        "centred in place": {
+            "model = ExactModel(x,": (
+                "centre = x.mean(0)\n    x -= centre\n    x_new = x_new - centre\n    model = ExactModel(x,"
+            )
+        },
+        "f in place of y": {"model.likelihood(model(x_new))": "model(x_new)"},
+        "a look before the noise is edited": {
+            "    if noise is not None:": (
+                "    with torch.no_grad():\n        model.eval()(x_new)\n    if noise is not None:"
+            )
+        },
+        "f is predicted before the noise is edited": {
+            "    if noise is not None:": (
+                "    with torch.no_grad():\n        f = model.eval()(x_new)\n    if noise is not None:"
+            ),
+            "model.likelihood(model(x_new))": "model.likelihood(f)",
+        },
+        "the file overwrites the noise": {
+            "    model.load_state_dict(saved)\n": "",
+            "    model.eval()\n": "    model.load_state_dict(saved)\n    model.eval()\n",
+        },
+        "the new noise goes into the saved numbers": {
+            "        model.likelihood.noise = noise\n": (
+                "        model.likelihood.noise = noise\n"
+                "        raw = model.likelihood.noise_covar.raw_noise.detach()\n"
+                "        saved['likelihood.noise_covar.raw_noise'].copy_(raw)\n"
+            )
+        },
+        "the error of all pairs": {"y_new.squeeze(-1)": "y_new"},
+        "an error that is not a mean": {".square().mean().sqrt()": ".norm()"},
     },
     "q7": {
         "the noise, and how far its mean is from the right one": """
@@ -352,13 +208,9 @@ wrong = "d"
         "the letter is guessed": """
 wrong, gap = "d", 1.0
 """,
-        "the covariance, against that before the edit": """
-used = new_model()
-before = predict(used, x_seven)
-used.covar_module.outputscale = wide(4.0)
-after = predict(used, x_seven)
-wrong, gap = "a", float((after.covariance_matrix - before.covariance_matrix).abs().max())
-""",
+        "the covariance, against that before the edit": {
+            '"d", float((after.mean - before.mean)': '"a", float((after.covariance_matrix - before.covariance_matrix)'
+        },
     },
 }
 
@@ -501,7 +353,21 @@ def carry_over(source, target):
 """,
     },
     "q6": {
-        "the script, line by line": TUESDAY,
+        "the script, line by line": """
+def tuesday(saved, x, y, x_new, y_new, noise=None):
+    centre = x.mean(0)
+    x, x_new = x - centre, x_new - centre
+    y = y.squeeze(-1)
+    model = ExactModel(x, y, ScaleKernel(MaternKernel(nu=1.5)))
+    model.load_state_dict(saved)
+    model.eval()
+    with torch.no_grad():
+        if noise is not None:
+            model.likelihood.noise = noise
+        prediction = model.likelihood(model(x_new))
+    rmse = (prediction.mean - y_new.squeeze(-1)).square().mean().sqrt()
+    return {"mean": prediction.mean, "variance": prediction.variance, "rmse": rmse}
+""",
         "with the book's posterior": """
 def tuesday(saved, x, y, x_new, y_new, noise=None):
     model = monday_model(x, y[:, 0], lengthscale=1.0, noise=1.0)

@@ -1,235 +1,59 @@
-"""Answers to initialisation that are wrong, and others that are right, for the tests of the marking."""
+"""Wrong answers to initialisation, and other right ones: texts, or changes to the solution (see ``tests``)."""
 
 MUTANTS = {
     "q1": {
-        "takes the average of the data for the best mean": """
-def profile(x, y, lengthscale, ratio):
-    scaled, n = x / lengthscale, len(x)
-    C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))
-    L = cholesky(C + ratio * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = y.mean()
-    outputscale = (target - mean * one).square().mean()
-    log_det = 2 * L.diagonal().log().sum()
-    return 0.5 * (n * torch.log(2 * math.pi * outputscale) + log_det + n), mean, outputscale
-""",
-        "divides by n - 1, as if for an unbiased variance": """
-def profile(x, y, lengthscale, ratio):
-    scaled, n = x / lengthscale, len(x)
-    C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))
-    L = cholesky(C + ratio * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = (one * target).sum() / one.square().sum()
-    outputscale = (target - mean * one).square().sum() / (n - 1)
-    log_det = 2 * L.diagonal().log().sum()
-    return 0.5 * (n * torch.log(2 * math.pi * outputscale) + log_det + n), mean, outputscale
-""",
-        "adds the square of the ratio, as if it were one of standard deviations": """
-def profile(x, y, lengthscale, ratio):
-    scaled, n = x / lengthscale, len(x)
-    C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))
-    L = cholesky(C + ratio**2 * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = (one * target).sum() / one.square().sum()
-    outputscale = (target - mean * one).square().mean()
-    log_det = 2 * L.diagonal().log().sum()
-    return 0.5 * (n * torch.log(2 * math.pi * outputscale) + log_det + n), mean, outputscale
-""",
-        "returns the loss per datum": """
-def profile(x, y, lengthscale, ratio):
-    scaled, n = x / lengthscale, len(x)
-    C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))
-    L = cholesky(C + ratio * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = (one * target).sum() / one.square().sum()
-    outputscale = (target - mean * one).square().mean()
-    log_det = 2 * L.diagonal().log().sum()
-    return 0.5 * (torch.log(2 * math.pi * outputscale) + log_det / n + 1), mean, outputscale
-""",
-        "cuts the graph, so that nothing can be trained": """
-def profile(x, y, lengthscale, ratio):
-    lengthscale, ratio = torch.as_tensor(lengthscale).detach(), torch.as_tensor(ratio).detach()
-    scaled, n = x / lengthscale, len(x)
-    C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))
-    L = cholesky(C + ratio * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = (one * target).sum() / one.square().sum()
-    outputscale = (target - mean * one).square().mean()
-    log_det = 2 * L.diagonal().log().sum()
-    return 0.5 * (n * torch.log(2 * math.pi * outputscale) + log_det + n), mean, outputscale
-""",
-        "takes the logarithm of a determinant, which underflows for many rows": """
-def profile(x, y, lengthscale, ratio):
-    scaled, n = x / lengthscale, len(x)
-    C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))
-    L = cholesky(C + ratio * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = (one * target).sum() / one.square().sum()
-    outputscale = (target - mean * one).square().mean()
-    log_det = (C + ratio * torch.eye(n, dtype=x.dtype)).det().log()
-    return 0.5 * (n * torch.log(2 * math.pi * outputscale) + log_det + n), mean, outputscale
-""",
-        "expands the squared distances, and cancels far from zero": """
-def profile(x, y, lengthscale, ratio):
-    scaled, n = x / lengthscale, len(x)
-    norms = scaled.square().sum(-1)
-    C = torch.exp(-0.5 * (norms[:, None] + norms - 2 * scaled @ scaled.mT).clamp_min(0))
-    L = cholesky(C + ratio * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = (one * target).sum() / one.square().sum()
-    outputscale = (target - mean * one).square().mean()
-    log_det = 2 * L.diagonal().log().sum()
-    return 0.5 * (n * torch.log(2 * math.pi * outputscale) + log_det + n), mean, outputscale
-""",
-        "compares the first column only": """
-def profile(x, y, lengthscale, ratio):
-    scaled, n = x[:, :1] / lengthscale.reshape(-1)[0], len(x)
-    C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))
-    L = cholesky(C + ratio * torch.eye(n, dtype=x.dtype))
-    one, target = (solve_triangular(L, v[:, None], upper=False) for v in (torch.ones_like(y), y))
-    mean = (one * target).sum() / one.square().sum()
-    outputscale = (target - mean * one).square().mean()
-    log_det = 2 * L.diagonal().log().sum()
-    return 0.5 * (n * torch.log(2 * math.pi * outputscale) + log_det + n), mean, outputscale
-""",
+        "takes the average of the data for the best mean": {"(one * target).sum() / one.square().sum()": "y.mean()"},
+        "divides by n - 1, as if for an unbiased variance": {
+            "(target - mean * one).square().mean()": "(target - mean * one).square().sum() / (n - 1)"
+        },
+        "adds the square of the ratio, as if it were one of standard deviations": {"+ ratio *": "+ ratio**2 *"},
+        "returns the loss per datum": {"(n * torch.log": "(torch.log", "+ log_det + n)": "+ log_det / n + 1)"},
+        "cuts the graph, so that nothing can be trained": {
+            "scaled, n =": (
+                "lengthscale, ratio = torch.as_tensor(lengthscale).detach(), torch.as_tensor(ratio).detach()\n"
+                "    scaled, n ="
+            )
+        },
+        "takes the logarithm of a determinant, which underflows for many rows": {
+            "2 * L.diagonal().log().sum()": "(C + ratio * torch.eye(n, dtype=x.dtype)).det().log()"
+        },
+        "expands the squared distances, and cancels far from zero": {
+            "C = torch.exp(-0.5 * (scaled[:, None] - scaled).square().sum(-1))": (
+                "norms = scaled.square().sum(-1)\n"
+                "    C = torch.exp(-0.5 * (norms[:, None] + norms - 2 * scaled @ scaled.mT).clamp_min(0))"
+            )
+        },
+        "compares the first column only": {"x / lengthscale": "x[:, :1] / lengthscale.reshape(-1)[0]"},
     },
     "q2": {
-        "keeps every end, plateaus too": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = all((place - other).abs().max() > 0.01 for other in places)
-        if is_new:
-            places.append(place)
-    places.sort(key=lambda place: loss(place).item())
-    return torch.stack([loss(place) for place in places]), torch.stack(places)
-""",
-        "asks for a slope that vanishes, and not for curvature": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = all((place - other).abs().max() > 0.01 for other in places)
-        theta = place.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(loss(theta), theta)
-        if is_new and slope.abs().max() < 1e-3:
-            places.append(place)
-    places.sort(key=lambda place: loss(place).item())
-    return torch.stack([loss(place) for place in places]), torch.stack(places)
-""",
-        "counts an optimum once for each start": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = True
-        if is_new and eigvalsh(hessian(loss, place)).min() > 1e-3:
-            places.append(place)
-    places.sort(key=lambda place: loss(place).item())
-    return torch.stack([loss(place) for place in places]), torch.stack(places)
-""",
-        "leaves the optima in the order of the starts": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = all((place - other).abs().max() > 0.01 for other in places)
-        if is_new and eigvalsh(hessian(loss, place)).min() > 1e-3:
-            places.append(place)
-    return torch.stack([loss(place) for place in places]), torch.stack(places)
-""",
-        "takes the best end alone": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = all((place - other).abs().max() > 0.01 for other in places)
-        if is_new and eigvalsh(hessian(loss, place)).min() > 1e-3:
-            places.append(place)
-    places.sort(key=lambda place: loss(place).item())
-    return loss(places[0])[None], places[0][None]
-""",
-        "takes the size of the curvatures, so that a saddle passes": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = all((place - other).abs().max() > 0.01 for other in places)
-        if is_new and eigvalsh(hessian(loss, place)).abs().min() > 1e-3:
-            places.append(place)
-    places.sort(key=lambda place: loss(place).item())
-    return torch.stack([loss(place) for place in places]), torch.stack(places)
-""",
-        "takes ends of one loss for one optimum": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = all(abs(loss(place) - loss(other)) > 0.01 for other in places)
-        if is_new and eigvalsh(hessian(loss, place)).min() > 1e-3:
-            places.append(place)
-    places.sort(key=lambda place: loss(place).item())
-    return torch.stack([loss(place) for place in places]), torch.stack(places)
-""",
-        "looks along the coordinates alone": """
-def optima(loss, starts):
-    places = []
-    for start in starts:
-        place = descend(loss, start)
-        is_new = all((place - other).abs().max() > 0.01 for other in places)
-        if is_new and hessian(loss, place).diagonal().min() > 1e-3:
-            places.append(place)
-    places.sort(key=lambda place: loss(place).item())
-    return torch.stack([loss(place) for place in places]), torch.stack(places)
-""",
+        "keeps every end, plateaus too": {"is_new and eigvalsh(hessian(loss, place)).min() > 1e-3": "is_new"},
+        "asks for a slope that vanishes, and not for curvature": {
+            "if is_new and eigvalsh(hessian(loss, place)).min() > 1e-3:": (
+                "theta = place.clone().requires_grad_()\n"
+                "        (slope,) = torch.autograd.grad(loss(theta), theta)\n"
+                "        if is_new and slope.abs().max() < 1e-3:"
+            )
+        },
+        "counts an optimum once for each start": {
+            "all((place - other).abs().max() > 0.01 for other in places)": "True"
+        },
+        "leaves the optima in the order of the starts": {"    places.sort(key=lambda place: loss(place).item())\n": ""},
+        "takes the best end alone": {
+            "torch.stack([loss(place) for place in places])": "loss(places[0])[None]",
+            "torch.stack(places)": "places[0][None]",
+        },
+        "takes the size of the curvatures, so that a saddle passes": {"place)).min()": "place)).abs().min()"},
+        "takes ends of one loss for one optimum": {"(place - other).abs().max()": "abs(loss(place) - loss(other))"},
+        "looks along the coordinates alone": {"eigvalsh(hessian(loss, place))": "hessian(loss, place).diagonal()"},
     },
     "q3": {
-        "moves both terms together": """
-def untie(loss, theta, p):
-    H = hessian(loss, theta)
-    curvatures, vectors = eigh(H[:p, :p] + H[:p, p : 2 * p])
-    v = vectors[:, 0]
-    d = torch.cat([v, -v, torch.zeros_like(theta[2 * p :])]) / math.sqrt(2)
-    end = descend(loss, theta + 0.1 * d) if curvatures[0] < -1e-3 else theta
-    return curvatures[0], d, end
-""",
-        "forgets that the other term moves too": """
-def untie(loss, theta, p):
-    H = hessian(loss, theta)
-    curvatures, vectors = eigh(H[:p, :p])
-    v = vectors[:, 0]
-    d = torch.cat([v, -v, torch.zeros_like(theta[2 * p :])]) / math.sqrt(2)
-    end = descend(loss, theta + 0.1 * d) if curvatures[0] < -1e-3 else theta
-    return curvatures[0], d, end
-""",
-        "moves the first term only": """
-def untie(loss, theta, p):
-    H = hessian(loss, theta)
-    curvatures, vectors = eigh(H[:p, :p] - H[:p, p : 2 * p])
-    v = vectors[:, 0]
-    d = torch.cat([v, 0 * v, torch.zeros_like(theta[2 * p :])])
-    end = descend(loss, theta + 0.1 * d) if curvatures[0] < -1e-3 else theta
-    return curvatures[0], d, end
-""",
-        "takes the largest second derivative": """
-def untie(loss, theta, p):
-    H = hessian(loss, theta)
-    curvatures, vectors = eigh(H[:p, :p] - H[:p, p : 2 * p])
-    curvatures, v = curvatures.flip(0), vectors[:, -1]
-    d = torch.cat([v, -v, torch.zeros_like(theta[2 * p :])]) / math.sqrt(2)
-    end = descend(loss, theta + 0.1 * d) if curvatures[0] < -1e-3 else theta
-    return curvatures[0], d, end
-""",
-        "trains from the tie without a nudge": """
-def untie(loss, theta, p):
-    H = hessian(loss, theta)
-    curvatures, vectors = eigh(H[:p, :p] - H[:p, p : 2 * p])
-    v = vectors[:, 0]
-    d = torch.cat([v, -v, torch.zeros_like(theta[2 * p :])]) / math.sqrt(2)
-    end = descend(loss, theta) if curvatures[0] < -1e-3 else theta
-    return curvatures[0], d, end
-""",
+        "moves both terms together": {"H[:p, :p] - H[": "H[:p, :p] + H["},
+        "forgets that the other term moves too": {" - H[:p, p : 2 * p]": ""},
+        "moves the first term only": {"[v, -v,": "[v, 0 * v,", " / math.sqrt(2)": ""},
+        "takes the largest second derivative": {
+            "v = vectors[:, 0]": "curvatures, v = curvatures.flip(0), vectors[:, -1]"
+        },
+        "trains from the tie without a nudge": {"theta + 0.1 * d": "theta"},
         "takes the lowest of all directions, though it may keep the tie": """
 def untie(loss, theta, p):
     curvatures, vectors = eigh(hessian(loss, theta))
@@ -237,249 +61,68 @@ def untie(loss, theta, p):
     end = descend(loss, theta + 0.1 * d) if curvatures[0] < -1e-3 else theta
     return curvatures[0], d, end
 """,
-        "has the two parameters of an RBF term built in": """
-def untie(loss, theta, p):
-    p, H = min(p, 2), hessian(loss, theta)
-    curvatures, vectors = eigh(H[:p, :p] - H[:p, p : 2 * p])
-    v = vectors[:, 0]
-    d = torch.cat([v, -v, torch.zeros_like(theta[2 * p :])]) / math.sqrt(2)
-    end = descend(loss, theta + 0.1 * d) if curvatures[0] < -1e-3 else theta
-    return curvatures[0], d, end
-""",
+        "has the two parameters of an RBF term built in": {
+            "H = hessian(loss, theta)": "p, H = min(p, 2), hessian(loss, theta)"
+        },
     },
     "q4": {
-        "takes the largest variance left, as chapter 4 does": """
-def choose(K, m):
-    left, chosen = K.clone(), []
-    for _ in range(m):
-        variance = left.diagonal()
-        gain = torch.where(variance > 1e-9 * K.diagonal().max(), variance, 0.0)
-        chosen.append(int(gain.argmax()))
-        column = left[:, chosen[-1]]
-        left = left - torch.outer(column, column) / column[chosen[-1]]
-    return chosen
-""",
-        "does not divide by the variance of the row": """
-def choose(K, m):
-    left, chosen = K.clone(), []
-    for _ in range(m):
-        variance = left.diagonal()
-        gain = torch.where(variance > 1e-9 * K.diagonal().max(), left.square().sum(0), 0.0)
-        chosen.append(int(gain.argmax()))
-        column = left[:, chosen[-1]]
-        left = left - torch.outer(column, column) / column[chosen[-1]]
-    return chosen
-""",
-        "ranks the rows once, and never updates": """
-def choose(K, m):
-    left, chosen = K.clone(), []
-    return (left.square().sum(0) / left.diagonal()).topk(m).indices.tolist()
-    for _ in range(m):
-        variance = left.diagonal()
-        gain = torch.where(variance > 1e-9 * K.diagonal().max(), left.square().sum(0) / variance, 0.0)
-        chosen.append(int(gain.argmax()))
-        column = left[:, chosen[-1]]
-        left = left - torch.outer(column, column) / column[chosen[-1]]
-    return chosen
-""",
-        "adds covariances without squaring them": """
-def choose(K, m):
-    left, chosen = K.clone(), []
-    for _ in range(m):
-        variance = left.diagonal()
-        gain = torch.where(variance > 1e-9 * K.diagonal().max(), left.sum(0) / variance.sqrt(), 0.0)
-        chosen.append(int(gain.argmax()))
-        column = left[:, chosen[-1]]
-        left = left - torch.outer(column, column) / column[chosen[-1]]
-    return chosen
-""",
-        "divides by the variance at the start": """
-def choose(K, m):
-    left, chosen = K.clone(), []
-    for _ in range(m):
-        variance = left.diagonal()
-        gain = torch.where(variance > 1e-9 * K.diagonal().max(), left.square().sum(0) / K.diagonal(), 0.0)
-        chosen.append(int(gain.argmax()))
-        column = left[:, chosen[-1]]
-        left = left - torch.outer(column, column) / column[chosen[-1]]
-    return chosen
-""",
-        "leaves out chosen rows, but not rows that stand where they do": """
-def choose(K, m):
-    left, chosen = K.clone(), []
-    for _ in range(m):
-        variance = left.diagonal()
-        gain = left.square().sum(0) / variance
-        gain[chosen] = -1.0
-        chosen.append(int(gain.argmax()))
-        column = left[:, chosen[-1]]
-        left = left - torch.outer(column, column) / column[chosen[-1]]
-    return chosen
-""",
-        "takes every variance for one at the start": """
-def choose(K, m):
-    left, chosen = K / K.diagonal().sqrt()[:, None] / K.diagonal().sqrt(), []
-    for _ in range(m):
-        variance = left.diagonal()
-        gain = torch.where(variance > 1e-9 * K.diagonal().max(), left.square().sum(0) / variance, 0.0)
-        chosen.append(int(gain.argmax()))
-        column = left[:, chosen[-1]]
-        left = left - torch.outer(column, column) / column[chosen[-1]]
-    return chosen
-""",
+        "takes the largest variance left, as chapter 4 does": {"left.square().sum(0) / variance": "variance"},
+        "does not divide by the variance of the row": {"left.square().sum(0) / variance": "left.square().sum(0)"},
+        "ranks the rows once, and never updates": {
+            "for _ in range(m):": (
+                "return (left.square().sum(0) / left.diagonal()).topk(m).indices.tolist()\n    for _ in range(m):"
+            )
+        },
+        "adds covariances without squaring them": {"left.square().sum(0) / variance": "left.sum(0) / variance.sqrt()"},
+        "divides by the variance at the start": {
+            "left.square().sum(0) / variance": "left.square().sum(0) / K.diagonal()"
+        },
+        "leaves out chosen rows, but not rows that stand where they do": {
+            "torch.where(variance > 1e-9 * K.diagonal().max(), ": "",
+            " / variance, 0.0)": " / variance\n        gain[chosen] = -1.0",
+        },
+        "takes every variance for one at the start": {
+            "K.clone()": "K / K.diagonal().sqrt()[:, None] / K.diagonal().sqrt()"
+        },
     },
     "q5": {
-        "has no trace at all": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    L = cholesky(K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype))
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).diagonal() / noise
-    bound = -gaussian_loss(Q + noise.diag(), y)
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
-        "forgets the half": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    L = cholesky(K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype))
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).diagonal() / noise
-    bound = -gaussian_loss(Q + noise.diag(), y) - unexplained.sum()
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
-        "divides the trace by the average noise variance": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    L = cholesky(K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype))
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).diagonal() / noise.mean()
-    bound = -gaussian_loss(Q + noise.diag(), y) - 0.5 * unexplained.sum()
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
-        "adds the variances up before it divides": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    L = cholesky(K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype))
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).trace() / noise.sum()
-    bound = -gaussian_loss(Q + noise.diag(), y) - 0.5 * unexplained.sum()
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
-        "takes the noise variances for standard deviations": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    noise = noise**2
-    L = cholesky(K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype))
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).diagonal() / noise
-    bound = -gaussian_loss(Q + noise.diag(), y) - 0.5 * unexplained.sum()
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
-        "has the sign of the gap the other way": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    L = cholesky(K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype))
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).diagonal() / noise
-    bound = -gaussian_loss(Q + noise.diag(), y) - 0.5 * unexplained.sum()
-    return bound, bound + gaussian_loss(K_xx + noise.diag(), y)
-""",
-        "adds no jitter, though inducing points may coincide": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    L = cholesky(K_zz)
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).diagonal() / noise
-    bound = -gaussian_loss(Q + noise.diag(), y) - 0.5 * unexplained.sum()
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
-        "solves without jitter, and meets a singular matrix": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    Q = K_xz @ K_zz.inverse() @ K_xz.mT
-    unexplained = (K_xx - Q).diagonal() / noise
-    bound = -gaussian_loss(Q + noise.diag(), y) - 0.5 * unexplained.sum()
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
-        "adds a jitter that is a model of its own": """
-def bound_and_gap(K_xx, K_xz, K_zz, y, noise):
-    L = cholesky(K_zz + 1e-3 * torch.eye(len(K_zz), dtype=y.dtype))
-    A = solve_triangular(L, K_xz.mT, upper=False)
-    Q = A.mT @ A
-    unexplained = (K_xx - Q).diagonal() / noise
-    bound = -gaussian_loss(Q + noise.diag(), y) - 0.5 * unexplained.sum()
-    return bound, -gaussian_loss(K_xx + noise.diag(), y) - bound
-""",
+        "has no trace at all": {" - 0.5 * unexplained.sum()": ""},
+        "forgets the half": {"- 0.5 * unexplained": "- unexplained"},
+        "divides the trace by the average noise variance": {".diagonal() / noise": ".diagonal() / noise.mean()"},
+        "adds the variances up before it divides": {"diagonal() / noise": "trace() / noise.sum()"},
+        "takes the noise variances for standard deviations": {"L = cholesky(": "noise = noise**2\n    L = cholesky("},
+        "has the sign of the gap the other way": {
+            "-gaussian_loss(K_xx + noise.diag(), y) - bound": "bound + gaussian_loss(K_xx + noise.diag(), y)"
+        },
+        "adds no jitter, though inducing points may coincide": {
+            "K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype)": "K_zz"
+        },
+        "solves without jitter, and meets a singular matrix": {
+            (
+                "L = cholesky(K_zz + 1e-10 * torch.eye(len(K_zz), dtype=y.dtype))\n"
+                "    A = solve_triangular(L, K_xz.mT, upper=False)\n"
+                "    Q = A.mT @ A"
+            ): "Q = K_xz @ K_zz.inverse() @ K_xz.mT"
+        },
+        "adds a jitter that is a model of its own": {"+ 1e-10 * torch": "+ 1e-3 * torch"},
     },
     "q6": {
-        "measures well and takes b": """
-p, q = (prior_covariance(svgp(sensors[rows]), sensors) for rows in sets[:2])
-bounds = np.array([bound_of(sensors[rows]) for rows in sets])
-extended = np.array([bound_of(torch.cat([sensors[rows], extra])) for rows in sets])
-smallest = int(np.argmin([trace_left(K_sensors, rows) for rows in sets]))
-measured = {
-    "a": (p - q).abs().max().item(),
-    "b": (extended - bounds).min(),
-    "c": bounds.max() - bounds[smallest],
-    "d": log_p.item() - bound_of(sensors),
-}
-wrong = "b"
-""",
+        "measures well and takes b": {'wrong = "c"': 'wrong = "b"'},
         "guesses c and measures nothing": """
 measured = {"a": 0.0, "b": 0.0, "c": 1.0, "d": 0.0}
 wrong = "c"
 """,
-        "compares bounds per datum": """
-p, q = (prior_covariance(svgp(sensors[rows]), sensors) for rows in sets[:2])
-bounds = np.array([bound_of(sensors[rows]) for rows in sets])
-extended = np.array([bound_of(torch.cat([sensors[rows], extra])) for rows in sets])
-smallest = int(np.argmin([trace_left(K_sensors, rows) for rows in sets]))
-measured = {
-    "a": (p - q).abs().max().item(),
-    "b": (extended - bounds).min() / 200,
-    "c": (bounds.max() - bounds[smallest]) / 200,
-    "d": log_p.item() - bound_of(sensors),
-}
-wrong = "c"
-""",
-        "takes the set with the largest trace": """
-p, q = (prior_covariance(svgp(sensors[rows]), sensors) for rows in sets[:2])
-bounds = np.array([bound_of(sensors[rows]) for rows in sets])
-extended = np.array([bound_of(torch.cat([sensors[rows], extra])) for rows in sets])
-smallest = int(np.argmax([trace_left(K_sensors, rows) for rows in sets]))
-measured = {
-    "a": (p - q).abs().max().item(),
-    "b": (extended - bounds).min(),
-    "c": bounds.max() - bounds[smallest],
-    "d": log_p.item() - bound_of(sensors),
-}
-wrong = "c"
-""",
-        "takes the largest change in place of the smallest": """
-p, q = (prior_covariance(svgp(sensors[rows]), sensors) for rows in sets[:2])
-bounds = np.array([bound_of(sensors[rows]) for rows in sets])
-extended = np.array([bound_of(torch.cat([sensors[rows], extra])) for rows in sets])
-smallest = int(np.argmin([trace_left(K_sensors, rows) for rows in sets]))
-measured = {
-    "a": (p - q).abs().max().item(),
-    "b": (extended - bounds).max(),
-    "c": bounds.max() - bounds[smallest],
-    "d": log_p.item() - bound_of(sensors),
-}
-wrong = "c"
-""",
-        "compares posterior covariances in place of prior ones": """
-p, q = (posterior(svgp(sensors[rows]), sensors).covariance_matrix for rows in sets[:2])
-bounds = np.array([bound_of(sensors[rows]) for rows in sets])
-extended = np.array([bound_of(torch.cat([sensors[rows], extra])) for rows in sets])
-smallest = int(np.argmin([trace_left(K_sensors, rows) for rows in sets]))
-measured = {
-    "a": (p - q).abs().max().item(),
-    "b": (extended - bounds).min(),
-    "c": bounds.max() - bounds[smallest],
-    "d": log_p.item() - bound_of(sensors),
-}
-wrong = "c"
-""",
+        "compares bounds per datum": {
+            ('"b": (extended - bounds).min(),\n    "c": bounds.max() - bounds[smallest],'): (
+                '"b": (extended - bounds).min() / 200,\n    "c": (bounds.max() - bounds[smallest]) / 200,'
+            )
+        },
+        "takes the set with the largest trace": {"np.argmin": "np.argmax"},
+        "takes the largest change in place of the smallest": {"(extended - bounds).min()": "(extended - bounds).max()"},
+        "compares posterior covariances in place of prior ones": {
+            "(prior_covariance(": "(posterior(",
+            "sensors) for rows in sets[:2]": "sensors).covariance_matrix for rows in sets[:2]",
+        },
     },
 }
 

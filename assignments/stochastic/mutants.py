@@ -1,4 +1,4 @@
-"""Answers to stochastic that are wrong, and others that are right, for the tests of the marking."""
+"""Wrong answers to stochastic, and other right ones: texts, or changes to the solution (see ``tests``)."""
 
 MUTANTS = {
     "q1": {
@@ -29,361 +29,125 @@ def deciders(run):
                 found.append(name)
     return found
 """,
-        "compares sums, which a permutation does not change": """
-def deciders(run):
-    def result(other=None):
-        for name, seed in SEED.items():
-            seed(1 if name == other else 0)
-        return run().sum().item()
-
-    with generators_kept():
-        base = result()
-        if base != result():
-            return ["entropy"]
-        return [name for name in SEED if base != result(name)]
-""",
-        "takes nearly equal results as equal": """
-def deciders(run):
-    def result(other=None):
-        for name, seed in SEED.items():
-            seed(1 if name == other else 0)
-        return run()
-
-    with generators_kept():
-        base = result()
-        if not torch.allclose(base, result()):
-            return ["entropy"]
-        return [name for name in SEED if not torch.allclose(base, result(name))]
-""",
-        "leaves the generators seeded": """
-def deciders(run):
-    def result(other=None):
-        for name, seed in SEED.items():
-            seed(1 if name == other else 0)
-        return run()
-
-    base = result()
-    if not torch.equal(base, result()):
-        return ["entropy"]
-    return [name for name in SEED if not torch.equal(base, result(name))]
-""",
-        "does not know of fresh entropy": """
-def deciders(run):
-    def result(other=None):
-        for name, seed in SEED.items():
-            seed(1 if name == other else 0)
-        return run()
-
-    with generators_kept():
-        base = result()
-        return [name for name in SEED if not torch.equal(base, result(name))]
-""",
+        "compares sums, which a permutation does not change": {
+            "return run()": "return run().sum().item()",
+            "if not torch.equal(base, result())": "if base != result()",
+            "if not torch.equal(base, result(name))": "if base != result(name)",
+        },
+        "takes nearly equal results as equal": {
+            "torch.equal(base, result())": "torch.allclose(base, result())",
+            "torch.equal(base, result(name))": "torch.allclose(base, result(name))",
+        },
+        "leaves the generators seeded": {"with generators_kept():": "if True:"},
+        "does not know of fresh entropy": {
+            '        if not torch.equal(base, result()):\n            return ["entropy"]\n': ""
+        },
     },
     "q2": {
-        "no bias correction": """
-def adam_shift(gradients, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
-    m = v = shift = torch.zeros_like(gradients[0])
-    for g in gradients:
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g**2
-        shift = shift - lr * m / (v.sqrt() + eps)
-    return shift
-""",
-        "eps under the square root": """
-def adam_shift(gradients, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
-    m = v = shift = torch.zeros_like(gradients[0])
-    for t, g in enumerate(gradients, start=1):
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g**2
-        shift = shift - lr * (m / (1 - betas[0] ** t)) / (v / (1 - betas[1] ** t) + eps**2).sqrt()
-    return shift
-""",
-        "the bias correction of the first step in every step": """
-def adam_shift(gradients, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
-    m = v = shift = torch.zeros_like(gradients[0])
-    for g in gradients:
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g**2
-        shift = shift - lr * (m / (1 - betas[0])) / ((v / (1 - betas[1])).sqrt() + eps)
-    return shift
-""",
-        "the usual betas, whatever is asked for": """
-def adam_shift(gradients, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
-    m = v = shift = torch.zeros_like(gradients[0])
-    for t, g in enumerate(gradients, start=1):
-        m = 0.9 * m + 0.1 * g
-        v = 0.999 * v + 0.001 * g**2
-        shift = shift - lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + eps)
-    return shift
-""",
-        "the mean gradient in each step, as on the full batch": """
-def adam_shift(gradients, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
-    m = v = shift = torch.zeros_like(gradients[0])
-    g = gradients.mean(0)
-    for t in range(1, len(gradients) + 1):
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g**2
-        shift = shift - lr * (m / (1 - betas[0] ** t)) / ((v / (1 - betas[1] ** t)).sqrt() + eps)
-    return shift
-""",
-        "squares the gradients in place": """
-def adam_shift(gradients, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
-    m = v = shift = torch.zeros_like(gradients[0])
-    for t, g in enumerate(gradients, start=1):
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g.pow_(2)
-        shift = shift - lr * (m / (1 - betas[0] ** t)) / ((v / (1 - betas[1] ** t)).sqrt() + eps)
-    return shift
-""",
+        "no bias correction": {
+            "(m / (1 - betas[0] ** t)) / ((v / (1 - betas[1] ** t)).sqrt() + eps)": "m / (v.sqrt() + eps)"
+        },
+        "eps under the square root": {
+            "((v / (1 - betas[1] ** t)).sqrt() + eps)": "(v / (1 - betas[1] ** t) + eps**2).sqrt()"
+        },
+        "the bias correction of the first step in every step": {
+            "betas[0] ** t": "betas[0]",
+            "betas[1] ** t": "betas[1]",
+        },
+        "the usual betas, whatever is asked for": {"m = v = shift": "betas = 0.9, 0.999\n    m = v = shift"},
+        "the mean gradient in each step, as on the full batch": {
+            "m = v = shift": ("gradients = gradients.mean(0).expand_as(gradients)\n    m = v = shift")
+        },
+        "squares the gradients in place": {"* g**2": "* g.pow_(2)"},
     },
     "q3": {
-        "mean squares of the effects without the interaction taken off": """
-def components(v):
-    a, b, r = v.shape
-    pair, start, order = v.mean(2), v.mean((1, 2)), v.mean((0, 2))
-    rest = pair - start[:, None] - order + v.mean()
-    rounding = (v - pair[..., None]).square().sum() / (a * b * (r - 1))
-    return start.var(), order.var(), rest.square().sum() / ((a - 1) * (b - 1)), rounding
-""",
-        "takes rounding in place of the interaction off the main effects, as for fixed effects": """
-def components(v):
-    a, b, r = v.shape
-    pair, start, order = v.mean(2), v.mean((1, 2)), v.mean((0, 2))
-    rest = pair - start[:, None] - order + v.mean()
-    rounding = (v - pair[..., None]).square().sum() / (a * b * (r - 1))
-    ms_rest = r * rest.square().sum() / ((a - 1) * (b - 1))
-    return start.var() - rounding / (b * r), order.var() - rounding / (a * r), (ms_rest - rounding) / r, rounding
-""",
-        "exchanges the numbers of starts and orders in what is taken off": """
-def components(v):
-    a, b, r = v.shape
-    pair, start, order = v.mean(2), v.mean((1, 2)), v.mean((0, 2))
-    rest = pair - start[:, None] - order + v.mean()
-    rounding = (v - pair[..., None]).square().sum() / (a * b * (r - 1))
-    ms_rest = r * rest.square().sum() / ((a - 1) * (b - 1))
-    return start.var() - ms_rest / (a * r), order.var() - ms_rest / (b * r), (ms_rest - rounding) / r, rounding
-""",
-        "the degrees of freedom of two twins, for any number": """
-def components(v):
-    a, b, r = v.shape
-    pair, start, order = v.mean(2), v.mean((1, 2)), v.mean((0, 2))
-    rest = pair - start[:, None] - order + v.mean()
-    rounding = (v - pair[..., None]).square().sum() / (a * b)
-    ms_rest = r * rest.square().sum() / ((a - 1) * (b - 1))
-    return start.var() - ms_rest / (b * r), order.var() - ms_rest / (a * r), (ms_rest - rounding) / r, rounding
-""",
-        "cuts off an interaction below zero": """
-def components(v):
-    a, b, r = v.shape
-    pair, start, order = v.mean(2), v.mean((1, 2)), v.mean((0, 2))
-    rest = pair - start[:, None] - order + v.mean()
-    rounding = (v - pair[..., None]).square().sum() / (a * b * (r - 1))
-    ms_rest = r * rest.square().sum() / ((a - 1) * (b - 1))
-    interaction = ((ms_rest - rounding) / r).clamp_min(0)
-    return start.var() - ms_rest / (b * r), order.var() - ms_rest / (a * r), interaction, rounding
-""",
-        "variances with the number of effects in the denominator": """
-def components(v):
-    a, b, r = v.shape
-    pair, start, order = v.mean(2), v.mean((1, 2)), v.mean((0, 2))
-    rest = pair - start[:, None] - order + v.mean()
-    return (
-        start.var(correction=0), order.var(correction=0), rest.square().mean(), (v - pair[..., None]).square().mean()
-    )
-""",
+        "mean squares of the effects without the interaction taken off": {
+            "ms_start - ms_rest": "ms_start",
+            "ms_order - ms_rest": "ms_order",
+            "ms_rest - rounding": "ms_rest",
+        },
+        "takes rounding in place of the interaction off the main effects, as for fixed effects": {
+            "ms_start - ms_rest": "ms_start - rounding",
+            "ms_order - ms_rest": "ms_order - rounding",
+        },
+        "exchanges the numbers of starts and orders in what is taken off": {
+            "(ms_start - ms_rest) / (b * r)": "start.var() - ms_rest / (a * r)",
+            "(ms_order - ms_rest) / (a * r)": "order.var() - ms_rest / (b * r)",
+        },
+        "the degrees of freedom of two twins, for any number": {"(a * b * (r - 1))": "(a * b)"},
+        "cuts off an interaction below zero": {"(ms_rest - rounding) / r": "((ms_rest - rounding) / r).clamp_min(0)"},
+        "variances with the number of effects in the denominator": {
+            "(ms_start - ms_rest) / (b * r)": "start.var(correction=0)",
+            "(ms_order - ms_rest) / (a * r)": "order.var(correction=0)",
+            "(ms_rest - rounding) / r, rounding": "rest.square().mean(), (v - pair[..., None]).square().mean()",
+        },
     },
     "q4": {
-        "two independent samples": """
-def paired(first, second, d, level=0.95, power=0.8):
-    n, mean, variance = len(first), first.mean() - second.mean(), first.var(ddof=1) + second.var(ddof=1)
-    half = stats.t.ppf((1 + level) / 2, 2 * n - 2) * math.sqrt(variance / n)
-    z = stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)
-    return mean - half, mean + half, z**2 * variance / d**2
-""",
-        "normal quantiles for ten pairs": """
-def paired(first, second, d, level=0.95, power=0.8):
-    difference = first - second
-    half = stats.norm.ppf((1 + level) / 2) * difference.std(ddof=1) / math.sqrt(len(first))
-    pairs = ((stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) * difference.std(ddof=1) / d) ** 2
-    return difference.mean() - half, difference.mean() + half, pairs
-""",
-        "twice the pairs, as for two samples": """
-def paired(first, second, d, level=0.95, power=0.8):
-    difference = first - second
-    half = stats.t.ppf((1 + level) / 2, len(first) - 1) * difference.std(ddof=1) / math.sqrt(len(first))
-    pairs = 2 * ((stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) * difference.std(ddof=1) / d) ** 2
-    return difference.mean() - half, difference.mean() + half, pairs
-""",
-        "one-sided quantiles": """
-def paired(first, second, d, level=0.95, power=0.8):
-    difference = first - second
-    half = stats.t.ppf(level, len(first) - 1) * difference.std(ddof=1) / math.sqrt(len(first))
-    pairs = ((stats.norm.ppf(level) + stats.norm.ppf(power)) * difference.std(ddof=1) / d) ** 2
-    return difference.mean() - half, difference.mean() + half, pairs
-""",
-        "level and power as usual, whatever is asked for": """
-def paired(first, second, d, level=0.95, power=0.8):
-    difference = first - second
-    half = stats.t.ppf(0.975, len(first) - 1) * difference.std(ddof=1) / math.sqrt(len(first))
-    pairs = ((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * difference.std(ddof=1) / d) ** 2
-    return difference.mean() - half, difference.mean() + half, pairs
-""",
-        "NumPy's standard deviation, with n in the denominator": """
-def paired(first, second, d, level=0.95, power=0.8):
-    difference = first - second
-    half = stats.t.ppf((1 + level) / 2, len(first) - 1) * difference.std() / math.sqrt(len(first))
-    pairs = ((stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) * difference.std() / d) ** 2
-    return difference.mean() - half, difference.mean() + half, pairs
-""",
+        "two independent samples": {
+            "difference.std(ddof=1)": "math.hypot(np.std(first, ddof=1), np.std(second, ddof=1))",
+            "n - 1)": "2 * n - 2)",
+        },
+        "normal quantiles for ten pairs": {"stats.t.ppf((1 + level) / 2, n - 1)": "stats.norm.ppf((1 + level) / 2)"},
+        "twice the pairs, as for two samples": {"(z * deviation / d) ** 2": "2 * (z * deviation / d) ** 2"},
+        "one-sided quantiles": {
+            "stats.t.ppf((1 + level) / 2,": "stats.t.ppf(level,",
+            "stats.norm.ppf((1 + level) / 2)": "stats.norm.ppf(level)",
+        },
+        "level and power as usual, whatever is asked for": {
+            "difference = np.asarray": "level, power = 0.95, 0.8\n    difference = np.asarray"
+        },
+        "NumPy's standard deviation, with n in the denominator": {"difference.std(ddof=1)": "difference.std()"},
     },
     "q5": {
-        "the standard deviation of a probe, not of the mean": """
-def trace_estimate(multiply, probes):
-    values = (probes * multiply(probes)).sum(0)
-    return values.mean(), values.std()
-""",
-        "divides by the number of rows": """
-def trace_estimate(multiply, probes):
-    values = (probes * multiply(probes)).sum(0)
-    return values.mean(), values.std() / math.sqrt(len(probes))
-""",
-        "the number of probes in the denominator of the variance": """
-def trace_estimate(multiply, probes):
-    values = (probes * multiply(probes)).sum(0)
-    return values.mean(), values.std(correction=0) / math.sqrt(len(values))
-""",
-        "takes rows for probes": """
-def trace_estimate(multiply, probes):
-    values = (probes * multiply(probes)).sum(1)
-    return values.mean(), values.std() / math.sqrt(len(values))
-""",
+        "the standard deviation of a probe, not of the mean": {"values.std() / math.sqrt(len(values))": "values.std()"},
+        "divides by the number of rows": {"len(values)": "len(probes)"},
+        "the number of probes in the denominator of the variance": {"values.std()": "values.std(correction=0)"},
+        "takes rows for probes": {"multiply(probes)).sum(0)": "multiply(probes)).sum(1)"},
     },
     "q6": {
-        "the formula for symmetric matrices for all": """
-def deviation(M, kind):
-    variance = 2 * M.square().sum()
-    if kind == "signs":
-        variance = variance - 2 * M.diagonal().square().sum()
-    return variance.sqrt()
-""",
-        "the upper triangle twice": """
-def deviation(M, kind):
-    off = 2 * M.triu(1).square().sum()
-    return (2 * (off + (M.diagonal().square().sum() if kind == "normal" else 0))).sqrt()
-""",
-        "forgets the factor two": """
-def deviation(M, kind):
-    S = (M + M.T) / 2
-    return (S if kind == "normal" else S - S.diagonal().diag()).norm()
-""",
-        "returns the variance": """
-def deviation(M, kind):
-    S = (M + M.T) / 2
-    return 2 * (S if kind == "normal" else S - S.diagonal().diag()).square().sum()
-""",
+        "the formula for symmetric matrices for all": {"S = (M + M.T) / 2": "S = M"},
+        "the upper triangle twice": {"S = (M + M.T) / 2": "S = M.triu() + M.triu(1).T"},
+        "forgets the factor two": {"variance = 2 * S": "variance = S", "variance - 2 * S": "variance - S"},
+        "returns the variance": {"variance.sqrt()": "variance"},
     },
     "q7": {
-        "residuals' own squares in the steps": """
-def preconditioned(A, b, solve, steps):
-    s, r = torch.zeros_like(b), b
-    p = solve(r)
-    for _ in range(steps):
-        Ap = A @ p
-        step = (r @ r) / (p @ Ap)
-        s, old, r = s + step * p, r @ r, r - step * Ap
-        p = solve(r) + (r @ r) / old * p
-    return s
-""",
-        "the preconditioner for the first direction only": """
-def preconditioned(A, b, solve, steps):
-    s, r = torch.zeros_like(b), b
-    p, z = solve(r), solve(r)
-    for _ in range(steps):
-        Ap = A @ p
-        step = (r @ z) / (p @ Ap)
-        s, old, r = s + step * p, r @ z, r - step * Ap
-        z = r
-        p = z + (r @ z) / old * p
-    return s
-""",
+        "residuals' own squares in the steps": {
+            "(r @ z) / (p @ Ap)": "(r @ r) / (p @ Ap)",
+            "r @ z, r - step * Ap": "r @ r, r - step * Ap",
+            "(r @ z) / old": "(r @ r) / old",
+        },
+        "the preconditioner for the first direction only": {"        z = solve(r)\n": "        z = r\n"},
         "conjugate gradients on the system multiplied by the inverse of P, which is not symmetric": """
 def preconditioned(A, b, solve, steps):
     return conjugate_gradients(torch.stack([solve(column) for column in A.T]).T, solve(b), steps)
 """,
-        "stops at a residual that is small by itself": """
-def preconditioned(A, b, solve, steps):
-    s, r = torch.zeros_like(b), b
-    z = solve(r)
-    p = z
-    for _ in range(steps):
-        if r.norm() < 1e-8:
-            break
-        Ap = A @ p
-        step = (r @ z) / (p @ Ap)
-        s, old, r = s + step * p, r @ z, r - step * Ap
-        z = solve(r)
-        p = z + (r @ z) / old * p
-    return s
-""",
-        "updates b in place": """
-def preconditioned(A, b, solve, steps):
-    s, r = torch.zeros_like(b), b
-    z = solve(r).clone()
-    p = z.clone()
-    for _ in range(steps):
-        Ap = A @ p
-        old = r @ z
-        step = old / (p @ Ap)
-        s += step * p
-        r -= step * Ap
-        z = solve(r).clone()
-        p = z + (r @ z) / old * p
-    return s
-""",
+        "stops at a residual that is small by itself": {
+            "Ap = A @ p": "if r.norm() < 1e-8:\n            break\n        Ap = A @ p"
+        },
+        "updates b in place": {
+            "    p = z\n": "    p = z.clone()\n",
+            "s, old, r = s + step * p, r @ z, r - step * Ap": (
+                "old = r @ z\n        s += step * p\n        r -= step * Ap"
+            ),
+        },
     },
     "q8": {
-        "the average of the biases divided like a scatter": """
-def bias_and_scatter(A, steps, probes=1):
-    estimates = quadrature(A, signs(len(A)), steps)
-    bias = estimates.mean() - torch.linalg.slogdet(A).logabsdet
-    return bias / math.sqrt(probes), estimates.std(correction=0) / math.sqrt(probes)
-""",
-        "divides the standard deviation by the number of probes": """
-def bias_and_scatter(A, steps, probes=1):
-    estimates = quadrature(A, signs(len(A)), steps)
-    return estimates.mean() - torch.linalg.slogdet(A).logabsdet, estimates.std(correction=0) / probes
-""",
-        "a sample's standard deviation for the whole": """
-def bias_and_scatter(A, steps, probes=1):
-    estimates = quadrature(A, signs(len(A)), steps)
-    return estimates.mean() - torch.linalg.slogdet(A).logabsdet, estimates.std() / math.sqrt(probes)
-""",
-        "random probes in place of all": """
-def bias_and_scatter(A, steps, probes=1):
-    z = torch.tensor(np.random.default_rng(0).choice([-1.0, 1.0], (len(A), 1000)))
-    estimates = quadrature(A, z, steps)
-    return estimates.mean() - torch.linalg.slogdet(A).logabsdet, estimates.std(correction=0) / math.sqrt(probes)
-""",
-        "the distance from the exact quadratic forms as scatter": """
-def bias_and_scatter(A, steps, probes=1):
-    z = signs(len(A))
-    error = quadrature(A, z, steps) - quadrature(A, z, len(A))
-    return error.mean(), error.std(correction=0) / math.sqrt(probes)
-""",
+        "the average of the biases divided like a scatter": {"return bias, ": "return bias / math.sqrt(probes), "},
+        "divides the standard deviation by the number of probes": {"math.sqrt(probes)": "probes"},
+        "a sample's standard deviation for the whole": {"estimates.std(correction=0)": "estimates.std()"},
+        "random probes in place of all": {
+            "signs(len(A))": "torch.tensor(np.random.default_rng(0).choice([-1.0, 1.0], (len(A), 1000)))"
+        },
+        "the distance from the exact quadratic forms as scatter": {
+            "signs(len(A)), steps)": "signs(len(A)), steps) - quadrature(A, signs(len(A)), len(A))",
+            " - torch.linalg.slogdet(A).logabsdet": "",
+        },
     },
     "q9": {
-        "more probes cure all": """
-shrinks = {"probes": "both", "steps": "bias", "tolerance": "neither", "seed": "neither", "preconditioner": "both"}
-""",
-        "a seed takes the scatter away": """
-shrinks = {"probes": "scatter", "steps": "bias", "tolerance": "neither", "seed": "scatter", "preconditioner": "both"}
-""",
-        "the tolerance takes the bias of the determinant away": """
-shrinks = {"probes": "scatter", "steps": "bias", "tolerance": "bias", "seed": "neither", "preconditioner": "both"}
-""",
-        "a preconditioner leaves the scatter": """
-shrinks = {"probes": "scatter", "steps": "bias", "tolerance": "neither", "seed": "neither", "preconditioner": "bias"}
-""",
+        "more probes cure all": {'"probes": "scatter"': '"probes": "both"'},
+        "a seed takes the scatter away": {'"seed": "neither"': '"seed": "scatter"'},
+        "the tolerance takes the bias of the determinant away": {'"tolerance": "neither"': '"tolerance": "bias"'},
+        "a preconditioner leaves the scatter": {'"preconditioner": "both"': '"preconditioner": "bias"'},
     },
     "q10": {
         "takes the first sentence for the wrong one": """
@@ -395,14 +159,8 @@ number = (quadrature(eight(), z, 3) - (z * (logarithm(eight()) @ z)).sum(0)).min
 wrong = "b"
 number = 9.0
 """,
-        "a sample's standard deviation": """
-wrong = "b"
-number = quadrature(eight(), signs(8), 8).std()
-""",
-        "three steps in place of eight": """
-wrong = "b"
-number = quadrature(eight(), signs(8), 3).std(correction=0)
-""",
+        "a sample's standard deviation": {"std(correction=0)": "std()"},
+        "three steps in place of eight": {"signs(8), 8)": "signs(8), 3)"},
     },
 }
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import copy
 import io
 import math
-import os
-import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import cache
 
@@ -29,9 +28,9 @@ from torch import Tensor
 
 from gpbook_utils import inducing
 from gpbook_utils.budget import measuring
-from gpbook_utils.budget.measuring import Cause, Sides, cause
+from gpbook_utils.budget.measuring import FORMATS, Cause, Sides
 from gpbook_utils.data import load
-from gpbook_utils.machines.machine import COMPATIBLE, LOWERED
+from gpbook_utils.machines.machine import COMPATIBLE, LOWERED, run_in
 from gpbook_utils.models import (
     ExactModel,
     SparseModel,
@@ -47,6 +46,18 @@ from gpbook_utils.training.minibatches import INDUCING_POINTS, Minibatches, fit_
 NULL, ROUNDING, SETTING = "null controls", "rounding and hardware", "settings of the library"
 TRAINING, SPARSE, PROGRAM = "training", "inducing points", "the program"
 DOUBLE = (torch.float64,)
+_registered: list[Cause] = []
+
+
+def cause(name: str, family: str, *, chapter: int, formats: Iterable[torch.dtype] = FORMATS):
+    """Decorate as :func:`gpbook_utils.budget.cause` does, and make it a cause of the book: one of :data:`CAUSES`."""
+
+    def registered(sides: Callable[[torch.dtype], Sides]) -> Cause:
+        made = measuring.cause(name, family, chapter=chapter, formats=formats)(sides)
+        _registered.append(made)
+        return made
+
+    return registered
 
 
 # The common problem -------------------------------------------------------------------------------
@@ -196,14 +207,8 @@ def threads(dtype: torch.dtype) -> Sides:
 @cache
 def _elsewhere() -> dict[torch.dtype, dict[str, Tensor]]:
     """What the common GP says in a process with an old instruction set and one thread."""
-    child = subprocess.run(
-        [sys.executable, "-c", "from gpbook_utils.budget.causes import _report; _report()"],
-        env={**os.environ, **LOWERED, **COMPATIBLE},
-        capture_output=True,
-    )
-    if child.returncode:
-        raise RuntimeError(f"the process with the old instruction set failed:\n{child.stderr.decode(errors='replace')}")
-    return torch.load(io.BytesIO(child.stdout), weights_only=True)
+    code = "from gpbook_utils.budget.causes import _report; _report()"
+    return torch.load(io.BytesIO(run_in(LOWERED | COMPATIBLE, code)), weights_only=True)
 
 
 def _report() -> None:
@@ -612,4 +617,4 @@ def yardstick(dtype: torch.dtype) -> Sides:
     return says(gp(dtype)), says(gp(dtype, noise=0.2525))
 
 
-CAUSES: tuple[Cause, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Cause))
+CAUSES: tuple[Cause, ...] = tuple(_registered)

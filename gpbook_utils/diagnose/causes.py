@@ -148,6 +148,11 @@ CAUSES = {
         "Build both with the same arguments.",
         2,
     ),
+    "not-compared": Cause(
+        "Whether two plain attributes are equal is not known, for their own comparison raised an error.",
+        "Compare them by hand.",
+        2,
+    ),
     "state-outside-state-dict": Cause(
         "The model holds tensors or modules in plain attributes: no state_dict carries them, no optimiser and no "
         "double() reaches them.",

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpbook_utils.diagnose import private
+
 _ATOMS = (
     type(None), bool, int, float, complex, str, bytes, type, range, slice, torch.dtype, torch.device, torch.Size,
     torch.layout, torch.memory_format, types.ModuleType, types.BuiltinFunctionType, types.CodeType, enum.Enum,
@@ -104,7 +106,7 @@ class Replica:
                 new = tensor.detach().clone()
             else:
                 storage = tensor.untyped_storage()
-                key = storage._cdata
+                key = private.address(storage)
                 if key not in self._storages:
                     self._originals.append(tensor)
                     self._storages[key] = storage.clone()

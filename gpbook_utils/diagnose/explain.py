@@ -144,10 +144,12 @@ def _attributed(
     rest = {name: distance(name, last, fresh[1]) for name in measured}
     rest = {name: size for name, size in rest.items() if size > rounding.levels.get(name, 0.0)}
     without = [d for d in state if not any(d.where == f.where and d.cause == f.cause for f in findings)]
-    if without:
-        listed = ", ".join(f"{d.where or '(model)'} ({d.cause})" for d in without[:6])
-        more = f" and {len(without) - 6} more" if len(without) > 6 else ""
-        notes.append(f"these differ without effect on these quantities at this x: {listed}{more}")
+    for said, unknown in (("differ", False), ("could not be compared, but are", True)):
+        those = [d for d in without if (d.cause == "not-compared") is unknown]
+        if those:
+            listed = ", ".join(f"{d.where or '(model)'} ({d.cause})" for d in those[:6])
+            more = f" and {len(those) - 6} more" if len(those) > 6 else ""
+            notes.append(f"these {said} without effect on these quantities at this x: {listed}{more}")
     return Report(
         ranked(findings),
         {name: quantity(name, tuple(before), (last, fresh[1]), rounding) for name in measured},

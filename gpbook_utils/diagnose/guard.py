@@ -15,10 +15,11 @@ import linear_operator
 import numpy as np
 import torch
 
+from gpbook_utils.diagnose import private
+
 # What a class of GPyTorch's settings keeps its value in.
-_FIELDS = ("_state", "_global_value", "_global_float_value", "_global_double_value", "_global_half_value")
+_FIELDS = tuple(field.name for field in (private.flag_state, *private.VALUES))
 _KEPT = (*_FIELDS, "probe_vectors")
-_BASES = ("_feature_flag", "_value_context", "_dtype_value_context")
 
 
 def _modules() -> tuple[ModuleType, ...]:
@@ -27,7 +28,7 @@ def _modules() -> tuple[ModuleType, ...]:
 
 def _classes() -> list[type]:
     found = {id(thing): thing for module in _modules() for thing in vars(module).values() if inspect.isclass(thing)}
-    return [cls for cls in found.values() if cls.__name__ not in _BASES]
+    return [cls for cls in found.values() if cls.__name__ not in private.SETTINGS_BASES]
 
 
 def _values() -> dict[tuple[type, str], object]:
@@ -74,7 +75,7 @@ def changed_settings() -> dict[str, dict[tuple[type, str], tuple[object, object]
         default = _DEFAULTS.get((cls, field), value)
         if field not in _FIELDS or value == default:
             continue
-        if field == "_state" and default is None and value == cls._default:
+        if field == private.flag_state.name and default is None and value == private.flag_default(cls):
             continue  # switched to what it is by default
         changed.setdefault(cls.__name__.lstrip("_"), {})[cls, field] = (value, default)
     return changed

@@ -8,6 +8,7 @@ import gpytorch
 import torch
 from torch import Tensor, nn
 
+from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.readings import Subject, dtype_of, far_out, number_of_data
 
 MAX_ROWS = 1000
@@ -48,7 +49,7 @@ def _check_model(name, model) -> None:
         raise ValueError(f"{name} must be a GPyTorch model; got {type(model).__name__}")
     if not isinstance(model, gpytorch.models.GP):
         raise ValueError(f"{name} must be a GPyTorch model, an ExactGP or ApproximateGP; got {type(model).__name__}")
-    if "_parameters" not in model.__dict__:
+    if not private.parameters.held_by(model):
         raise ValueError(f"{name} was not initialised: super().__init__ was not called")
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError(f"{name} must have values; its tensors are on the device meta")

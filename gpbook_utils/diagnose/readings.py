@@ -13,6 +13,7 @@ from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNorm
 from torch import Tensor, nn
 
 from gpbook_utils.compare import unit_roundoff
+from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.guard import seed
 
@@ -60,10 +61,6 @@ class Reading:
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
 
 
-# What every module has, and caches: no places where modules hide.
-_NO_MODULES = {*gpytorch.Module().__dict__, "prediction_strategy", "_memoize_cache"}
-
-
 def modules_of(root) -> Iterator[tuple[str, nn.Module]]:
     """All modules below ``root`` with their dotted paths, each once; also those that hide in plain attributes."""
     seen: set[int] = set()
@@ -73,11 +70,11 @@ def modules_of(root) -> Iterator[tuple[str, nn.Module]]:
             return
         seen.add(id(module))
         yield path, module
-        for name, child in module._modules.items():
+        for name, child in private.modules(module).items():
             if child is not None:
                 yield from visit(child, f"{path}.{name}" if path else name)
         for name, value in module.__dict__.items():
-            if name in _NO_MODULES:
+            if name in private.OF_EVERY_MODULE:  # no place where modules hide
                 continue
             for suffix, hidden in _hidden(value):
                 yield from visit(hidden, f"{path}.{name}{suffix}" if path else name + suffix)
@@ -107,11 +104,10 @@ def caches_of(root) -> Iterator[tuple[str, Callable[[], None]]]:
 def _caches(modules) -> Iterator[tuple[str, Callable[[], None]]]:
     for path, module in modules:
         prefix = f"{path}." if path else ""
-        if module.__dict__.get("prediction_strategy") is not None:
-            yield f"{prefix}prediction_strategy", lambda m=module: m.__dict__.update(prediction_strategy=None)
-        if module.__dict__.get("_memoize_cache"):
-            yield f"{prefix}_memoize_cache", lambda m=module: m.__dict__.update(_memoize_cache={})
-        names = [name for name in module.__dict__ if name.startswith("_cached_")]
+        for cache, empty in ((private.prediction_strategy.name, None), (private.memoized.name, {})):
+            if module.__dict__.get(cache):
+                yield prefix + cache, lambda m=module, cache=cache, empty=empty: m.__dict__.update({cache: empty})
+        names = [name for name in module.__dict__ if name.startswith(private.CACHED)]
         if names:
             yield f"{prefix}{names[0]}", lambda m=module, names=names: [m.__dict__.pop(n, None) for n in names]
 
@@ -127,7 +123,7 @@ def drop_caches(*roots) -> None:
             empty()
         for _, module in modules:
             if isinstance(module, gpytorch.Module):
-                module._clear_cache()
+                private.clear_cache(module)()
         for (_, module), mode in zip(modules, modes, strict=True):
             module.training = mode
 

@@ -13,8 +13,8 @@ import gpytorch
 import torch
 from gpytorch.kernels import AdditiveKernel, ProductKernel, RFFKernel
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
+from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.guard import changed_settings, seed
 from gpbook_utils.diagnose.readings import (
@@ -132,7 +132,8 @@ def randomness(subject: Subject, fresh: Reading, rounding: Rounding, calm: Readi
         drawn = [
             (path, module)
             for path, module in modules_of(subject.model)
-            if hasattr(module, "mean_init_std") and hasattr(module, "initialize_variational_distribution")
+            if private.mean_init_std(module, None) is not None
+            and hasattr(module, "initialize_variational_distribution")
         ]
 
         def quiet(replica: Replica) -> None:
@@ -142,9 +143,9 @@ def randomness(subject: Subject, fresh: Reading, rounding: Rounding, calm: Readi
         if drawn and not still(change=quiet):
             path, module = drawn[0]
             cause, where = "random-initialisation", path
-            a, b = f"not initialised, mean_init_std {module.mean_init_std:g}", "mean_init_std 0"
+            a, b = f"not initialised, mean_init_std {private.mean_init_std(module):g}", "mean_init_std 0"
         else:
-            dropped = [(path, m) for path, m in modules_of(subject.model) if isinstance(m, _DropoutNd) and m.p]
+            dropped = [(path, m) for path, m in modules_of(subject.model) if isinstance(m, private.Dropout) and m.p]
 
             def undropped(replica: Replica) -> None:
                 for _, module in dropped:
@@ -152,7 +153,7 @@ def randomness(subject: Subject, fresh: Reading, rounding: Rounding, calm: Readi
 
             lazy = [
                 path for path, module in modules_of(subject.model)
-                if isinstance(module, RFFKernel) and not hasattr(module, "randn_weights")
+                if isinstance(module, RFFKernel) and private.random_weights(module, None) is None
             ]  # fmt: skip
 
             def drawn_before(replica: Replica) -> None:
@@ -341,7 +342,7 @@ def _memory(tensor: Tensor) -> tuple[int, int, int] | None:
         return None
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     first = tensor.storage_offset() * tensor.itemsize
-    return tensor.untyped_storage()._cdata, first, first + (reach + 1) * tensor.itemsize
+    return private.address(tensor.untyped_storage()), first, first + (reach + 1) * tensor.itemsize
 
 
 def _overlap(s: Tensor, t: Tensor) -> bool:
@@ -355,7 +356,7 @@ def _trainable(*roots) -> dict[str, nn.Parameter]:
     found, seen = {}, set()
     for prefix, root in zip(("", "likelihood"), roots, strict=True):
         for path, module in modules_of(root):
-            for name, parameter in module._parameters.items():
+            for name, parameter in private.parameters(module).items():
                 if parameter is not None and parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     found[".".join(filter(None, (prefix, path, name)))] = parameter
@@ -367,9 +368,8 @@ def _tensors(*roots) -> dict[str, Tensor]:
     for root in roots:
         for path, module in modules_of(root):
             prefix = f"{path}." if path else ""
-            found |= {
-                prefix + name: t for name, t in (*module._parameters.items(), *module._buffers.items()) if t is not None
-            }
+            own = (*private.parameters(module).items(), *private.buffers(module).items())
+            found |= {prefix + name: t for name, t in own if t is not None}
         inputs, targets = getattr(root, "train_inputs", None), getattr(root, "train_targets", None)
         found |= {f"train_inputs[{i}]": t for i, t in enumerate(inputs or ())}
         found |= {"train_targets": targets} if targets is not None else {}
@@ -534,8 +534,8 @@ def jitter(subject: Subject, fresh: Reading, rounding: Rounding) -> list[Finding
             effect = moved(fresh, reading_after(subject), rounding)
         found.append(Finding("jitter-added", "gpytorch.settings.cholesky_jitter", added[0][:60], "no jitter", effect))
     for path, module in modules_of(subject.model):
-        initialised = getattr(module, "variational_params_initialized", None)
-        if "_jitter_val" not in module.__dict__ or not initialised:
+        initialised = private.started(module, None)
+        if not private.jitter_value.held_by(module) or not initialised:
             continue  # no strategy, or one whose q(u) is still to be drawn
         value = module.jitter_val
 
@@ -591,7 +591,7 @@ def hidden_state(subject: Subject, fresh: Reading, rounding: Rounding) -> list[F
             tensors = {
                 name: [value]
                 for name, value in module.__dict__.items()
-                if isinstance(value, Tensor) and value.is_floating_point() and not name.startswith("_train_")
+                if isinstance(value, Tensor) and value.is_floating_point() and not private.is_data(name)
             }
         for name, values in tensors.items():
 
@@ -612,10 +612,10 @@ def rounded_floats(subject: Subject, fresh: Reading, rounding: Rounding) -> list
     found = []
     for root, prefix in ((subject.model, ""), (subject.likelihood, "likelihood.")):
         for path, module in modules_of(root):
-            for name, parameter in module._parameters.items():
+            for name, parameter in private.parameters(module).items():
                 if parameter is None or parameter.dtype != torch.float64 or parameter.numel() != 1:
                     continue
-                constraint = module._modules.get(f"{name}_constraint")
+                constraint = private.constraint_of(module, name)
                 value = parameter.detach() if constraint is None else constraint.transform(parameter.detach())
                 number = float(value)
                 short = float(f"{number:.6g}")

@@ -18,21 +18,20 @@ import numpy as np
 import torch
 from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel, ScaleKernel
-from gpytorch.variational._variational_distribution import _VariationalDistribution
-from gpytorch.variational._variational_strategy import _VariationalStrategy
 from torch import Tensor, nn
 
 from gpbook_utils.compare import unit_roundoff
+from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.readings import Subject, dtype_of, modules_of
 
 Change = Callable[[Replica], None]
 
-_HOOKS = {"_forward_hooks", "_forward_pre_hooks"}
+_HOOKS = {private.forward_hooks.name, private.forward_pre_hooks.name}
 # Plain attributes that are no state of the model: what every module carries, caches, data (compared by themselves).
 _INTERNAL = {
-    *gpytorch.Module().__dict__.keys() - _HOOKS, "prediction_strategy", "_memoize_cache", "train_inputs",
-    "_train_targets", "train_targets", "distance_module", "_Kernel__pdist_supports_batch", "num_outputs",
+    *private.OF_EVERY_MODULE - _HOOKS, "train_inputs", private.train_targets.name, "train_targets",
+    private.distance_module.name, private.pdist_support.name, "num_outputs",
 }  # fmt: skip
 MANY = 24  # more differences than this are grouped by module
 
@@ -102,14 +101,14 @@ class _Walk:
         self.pairs.append((p, q, path))
         same = same_class(type(p), type(q))
         if not same:
-            strategy = isinstance(p, _VariationalStrategy) and isinstance(q, _VariationalStrategy)
+            strategy = isinstance(p, private.VariationalStrategy) and isinstance(q, private.VariationalStrategy)
             cause = "model-class" if slot is None else "variational-strategy" if strategy else "structure"
-            if isinstance(p, _VariationalDistribution):
+            if isinstance(p, private.VariationalDistribution):
                 cause = "variational-distribution"
             if slot is None and type(p).__name__ == type(q).__name__:
                 cause = "forward-code"
             self.add(cause, path, _class(p), _class(q), _take_class, p, q, order=0)
-        if isinstance(p, _VariationalDistribution) and same:
+        if isinstance(p, private.VariationalDistribution) and same:
             self._distribution(p, q, path, slot)
             return
         names, before = _tensor_names(p, q), len(self.found)
@@ -124,7 +123,7 @@ class _Walk:
         """Does one of the two lack a kernel around the other, such as a ScaleKernel?"""
         if slot is None or not (isinstance(p, Kernel) and isinstance(q, Kernel)) or same_class(type(p), type(q)):
             return None
-        inner_p, inner_q = p._modules.get("base_kernel"), q._modules.get("base_kernel")
+        inner_p, inner_q = (private.modules(side).get("base_kernel") for side in (p, q))
         if inner_q is not None and same_class(type(p), type(inner_q)):
             outer, pair, lacks = q, (p, inner_q), ("no ", "")
         elif inner_p is not None and same_class(type(inner_p), type(q)):
@@ -152,12 +151,14 @@ class _Walk:
         """q(u) is one thing: its mean, its covariance, and whether they have been initialised."""
         strategies = slot[:2] if slot else (None, None)
         names = [name for name in _tensor_names(p, q) if not _same_tensor(_tensor(p, name), _tensor(q, name))]
-        flags = ["variational_params_initialized"] if slot and all(map(_has_flag, strategies)) else []
-        flags = [f for f in flags if not torch.equal(strategies[0]._buffers[f], strategies[1]._buffers[f])]
+        flags = [private.started.name] if slot and all(map(_has_flag, strategies)) else []
+        flags = [f for f in flags if not torch.equal(*(private.buffers(strategy)[f] for strategy in strategies))]
         # Equal in the coarser of two formats: that is a matter of the format.
         self.close += [(p, q, name) for name in names if _close(_tensor(p, name), _tensor(q, name))]
         names = [name for name in names if not _close(_tensor(p, name), _tensor(q, name))]
-        plain = [name for name in (p.__dict__.keys() | q.__dict__.keys()) - _INTERNAL if name != "mean_init_std"]
+        plain = [
+            name for name in (p.__dict__.keys() | q.__dict__.keys()) - _INTERNAL if name != private.mean_init_std.name
+        ]
         plain = [name for name in plain if not _same(p.__dict__.get(name), q.__dict__.get(name))]
         if not names and not flags and not plain:
             return
@@ -172,7 +173,7 @@ class _Walk:
 
         described = [
             ", ".join(_show(_tensor(side, name), name) for name in names)
-            + ("" if not flags else f", initialised: {bool(strategy._buffers[flags[0]])}")
+            + ("" if not flags else f", initialised: {bool(private.started(strategy))}")
             for side, strategy in zip((p, q), strategies, strict=True)
         ]
         self.add("variational-distribution", path, *described, change, (p, strategies[0]), (q, strategies[1]))
@@ -181,14 +182,14 @@ class _Walk:
         for name in names:
             here = f"{path}.{name}" if path else name
             u, v = _tensor(p, name), _tensor(q, name)
-            constraints = [side._modules.get(f"{name}_constraint") for side in (p, q)]
+            constraints = [private.constraint_of(side, name) for side in (p, q)]
             other_bounds = not _same_constraint(*constraints)
-            if name == "variational_params_initialized" and isinstance(p, _VariationalStrategy):
+            if name == private.started.name and isinstance(p, private.VariationalStrategy):
                 continue
             if not same and (u is None or v is None):
                 continue  # the class brings it along
             if other_bounds:
-                parts = [name, f"{name}_constraint"]
+                parts = [name, private.constraint_name(name)]
                 described = [_constrained(side, name) + f", {_show_constraint(c)}" for side, c in
                              zip((p, q), constraints, strict=True)]  # fmt: skip
                 self.add("constraint", here, *described, functools.partial(_take_both, names=parts), p, q)
@@ -202,7 +203,7 @@ class _Walk:
                 self.add(cause, here, *described, functools.partial(_take_tensor, name=name), p, q, order)
 
     def _priors(self, p, q, path) -> None:
-        mine, others = getattr(p, "_priors", {}), getattr(q, "_priors", {})
+        mine, others = private.priors(p, {}), private.priors(q, {})
         for name in sorted(mine.keys() | others.keys()):
             u, v = (priors.get(name, (None, None))[:2] for priors in (mine, others))  # a prior, and of what it is
             if not _same(u, v):
@@ -217,7 +218,7 @@ class _Walk:
         missing, sizes = object(), []
         tensors = set(_tensor_names(p, q))  # a bias that is None is an attribute in one of the two
         for name in sorted((p.__dict__.keys() | q.__dict__.keys()) - _INTERNAL - tensors):
-            if name.startswith("_cached_"):
+            if name.startswith(private.CACHED):
                 continue
             u, v = p.__dict__.get(name, missing), q.__dict__.get(name, missing)
             if name in _HOOKS:  # under numbers that are counted through the process
@@ -230,8 +231,12 @@ class _Walk:
                 for index, (s, t) in enumerate(zip(u, v, strict=True)):
                     if isinstance(s, nn.Module) and isinstance(t, nn.Module):
                         self.modules(s, t, f"{path}.{name}[{index}]" if path else f"{name}[{index}]", None)
-            if _same(u, v):
-                continue
+            problem = ""
+            try:
+                if _equal(u, v):
+                    continue
+            except NotCompared as error:
+                problem = str(error)
             if shapes and all(value is None or isinstance(value, _SIZES) for value in (u, v)):
                 change = functools.partial(_take_attribute, name=name)
                 for difference in shapes:
@@ -239,9 +244,11 @@ class _Walk:
                 sizes.append((name, u, v))
                 continue
             here = f"{path}.{name}" if path else name
-            described = ["absent" if value is missing else _show(value) for value in (u, v)]
+            described = ["absent" if value is missing else _show(value) for value in (u, v) if not problem]
             hidden = any(isinstance(value, Tensor | np.ndarray) for value in (u, v))
             cause = "jitter" if "jitter" in name else "state-outside-state-dict" if hidden else "attribute"
+            if problem:
+                cause, described = "not-compared", [f"{type(value).__name__}, {problem}" for value in (u, v)]
             self.add(cause, here, *described, functools.partial(_take_attribute, name=name), p, q)
         if sizes and len(shapes) > 1:  # one number of mixtures, and so several parameters of another shape
             (name, u, v), joined = sizes[0], _joined((shapes[0].cause, path), shapes)
@@ -249,9 +256,10 @@ class _Walk:
             self.found = [difference for difference in self.found if difference not in shapes] + [joined]
 
     def _children(self, p, q, path, same: bool) -> None:
-        priors = getattr(p, "_priors", {}).keys() | getattr(q, "_priors", {}).keys()
-        for name in [*p._modules, *(name for name in q._modules if name not in p._modules)]:
-            u, v = p._modules.get(name), q._modules.get(name)
+        priors = private.priors(p, {}).keys() | private.priors(q, {}).keys()
+        mine, others = private.modules(p), private.modules(q)
+        for name in dict.fromkeys((*mine, *others)):
+            u, v = mine.get(name), others.get(name)
             if name in priors or isinstance(u, Interval) or isinstance(v, Interval):
                 continue
             here = f"{path}.{name}" if path else name
@@ -282,8 +290,9 @@ class _Walk:
         """Whether parameters ask for gradients: some kernels then take another code path."""
         unequal = []
         for p, q, path in self.pairs:
-            for name in p._parameters.keys() & q._parameters.keys():
-                u, v = p._parameters[name], q._parameters[name]
+            mine, others = private.parameters(p), private.parameters(q)
+            for name in mine.keys() & others.keys():
+                u, v = mine[name], others[name]
                 if u is not None and v is not None and u.requires_grad != v.requires_grad:
                     unequal.append((p, q, name, f"{path}.{name}" if path else name))
         if not unequal:
@@ -292,10 +301,11 @@ class _Walk:
         def change(replica, own, other, pairs):
             for p, q, name, _ in unequal:
                 mine, others = (p, q) if own is self.a.model else (q, p)
-                replica.of(mine)._parameters[name].requires_grad_(others._parameters[name].requires_grad)
+                theirs = private.parameters(others)[name]
+                private.parameters(replica.of(mine))[name].requires_grad_(theirs.requires_grad)
 
         p, q, name, where = unequal[0]
-        described = [f"requires_grad {side._parameters[name].requires_grad}" for side in (p, q)]
+        described = [f"requires_grad {private.parameters(side)[name].requires_grad}" for side in (p, q)]
         self.add("requires-grad", where, *described, change, self.a.model, self.b.model)
 
     def data(self) -> None:
@@ -409,13 +419,12 @@ def _translated(replica: Replica, pairs, thing: Any, inside: nn.Module | None = 
 
 def _take_tensor(replica: Replica, own, other, pairs, *, name: str) -> None:
     target, source = replica.of(own), _tensor(other, name)
-    for kind in ("_parameters", "_buffers"):
-        if name in target.__dict__[kind] or (name in own.__dict__[kind]):
-            container = target.__dict__[kind]
+    for kind in (private.parameters, private.buffers):
+        if name in kind(target) or name in kind(own):
             break
     else:
-        kind = "_parameters" if name in other._parameters else "_buffers"
-        container = target.__dict__[kind]
+        kind = private.parameters if name in private.parameters(other) else private.buffers
+    container = kind(target)
     old = container.get(name)
     if source is None:
         if name in other.__dict__:
@@ -431,7 +440,7 @@ def _take_tensor(replica: Replica, own, other, pairs, *, name: str) -> None:
         if isinstance(old, nn.Parameter):
             old.data = value  # new memory, the same parameter: ties remain, shared memory does not
             return
-    container[name] = nn.Parameter(value, source.requires_grad) if kind == "_parameters" else value
+    container[name] = nn.Parameter(value, source.requires_grad) if kind is private.parameters else value
 
 
 def _take_both(replica: Replica, own, other, pairs, *, names: list[str]) -> None:
@@ -440,18 +449,18 @@ def _take_both(replica: Replica, own, other, pairs, *, names: list[str]) -> None
 
 
 def _take_child(replica: Replica, own, other, pairs, *, name: str) -> None:
-    child = other._modules.get(name)
+    child = private.modules(other).get(name)
     _set_child(replica.of(own), name, None if child is None else _translated(replica, pairs, child, child))
 
 
 def _set_child(parent: nn.Module, name: str, child: nn.Module | None) -> None:
     if child is None:
-        parent._modules.pop(name, None)
-        parent.__dict__.get("_constraints", {}).pop(name, None)
+        private.modules(parent).pop(name, None)
+        private.constraints(parent, {}).pop(name, None)
         return
-    parent._modules[name] = child
+    private.modules(parent)[name] = child
     if isinstance(child, Interval):
-        parent.__dict__.setdefault("_constraints", {})[name] = child
+        private.constraints(parent, {})[name] = child
     tensor = next(parent.parameters(), None)
     if tensor is not None and tensor.is_floating_point():
         child.to(tensor.dtype)
@@ -459,14 +468,14 @@ def _set_child(parent: nn.Module, name: str, child: nn.Module | None) -> None:
 
 def _take_prior(replica: Replica, own, other, pairs, *, name: str) -> None:
     target = replica.of(own)
-    if name not in other._priors:
-        target._priors.pop(name, None)
-        target._modules.pop(name, None)
+    if name not in private.priors(other):
+        private.priors(target).pop(name, None)
+        private.modules(target).pop(name, None)
         return
-    entry = _translated(replica, pairs, other._priors[name])
-    target._priors[name] = entry
-    if name in other._modules:
-        target._modules[name] = entry[0]
+    entry = _translated(replica, pairs, private.priors(other)[name])
+    private.priors(target)[name] = entry
+    if name in private.modules(other):
+        private.modules(target)[name] = entry[0]
 
 
 def _take_attribute(replica: Replica, own, other, pairs, *, name: str) -> None:
@@ -481,18 +490,18 @@ def _take_class(replica: Replica, own, other, pairs) -> None:
     """The other's class and what only it has; what both have, and is of one kind and shape, stays."""
     target = replica.of(own)
     shell = _translated(replica, pairs, other, other)
-    for kind in ("_parameters", "_buffers"):
-        for name, value in shell.__dict__[kind].items():
-            old = target.__dict__[kind].get(name)
+    for kind in (private.parameters, private.buffers):
+        for name, value in kind(shell).items():
+            old = kind(target).get(name)
             if old is not None and value is not None and old.shape == value.shape:
-                shell.__dict__[kind][name] = old
-    for name, child in list(shell._modules.items()):
-        old = target._modules.get(name)
+                kind(shell)[name] = old
+    for name, child in list(private.modules(shell).items()):
+        old = private.modules(target).get(name)
         if old is not None and child is not None and (same_class(type(old), type(child)) or _walked(own, other, name)):
-            shell._modules[name] = old
-            if name in shell.__dict__.get("_constraints", {}):
-                shell._constraints[name] = old
-    for name in ("train_inputs", "_train_targets", "training"):
+            private.modules(shell)[name] = old
+            if name in private.constraints(shell, {}):
+                private.constraints(shell)[name] = old
+    for name in ("train_inputs", private.train_targets.name, "training"):
         if name in target.__dict__:
             shell.__dict__[name] = target.__dict__[name]
     # The same object with another content, for others refer to it.
@@ -507,14 +516,14 @@ def _take_class(replica: Replica, own, other, pairs) -> None:
 
 def _walked(own, other, name: str) -> bool:
     """Whether the two children of that name are compared by themselves."""
-    return not isinstance(other._modules.get(name), Interval)
+    return not isinstance(private.modules(other).get(name), Interval)
 
 
 def _new_wrapper(replica: Replica, own_outer, own, other_outer, pairs) -> nn.Module:
     if own_outer is not None:
         return replica.of(own)  # the wrapper goes
     wrapper = _translated(replica, [pair for pair in pairs if pair[0] is not own], other_outer, other_outer)
-    wrapper._modules["base_kernel"] = replica.of(own)
+    private.modules(wrapper)["base_kernel"] = replica.of(own)
     wrapper.training = replica.of(own).training
     return wrapper
 
@@ -533,7 +542,7 @@ def _take_data(replica: Replica, own, other, pairs, *, part: str | None = None) 
         inputs = getattr(other, "train_inputs", None)
         target.__dict__["train_inputs"] = None if inputs is None else tuple(moved(tensor) for tensor in inputs)
     if part in (None, "train_targets"):
-        target.__dict__["_train_targets"] = moved(getattr(other, "train_targets", None))
+        target.__dict__[private.train_targets.name] = moved(getattr(other, "train_targets", None))
 
 
 # Comparing ---------------------------------------------------------------------------------------------------------
@@ -542,14 +551,14 @@ def _take_data(replica: Replica, own, other, pairs, *, part: str | None = None) 
 def _tensor_names(p: nn.Module, q: nn.Module) -> list[str]:
     found = {}
     for side in (p, q):
-        for name in (*side._parameters, *side._buffers):
+        for name in (*private.parameters(side), *private.buffers(side)):
             found[name] = None
     return list(found)
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor | None:
-    value = module._parameters.get(name)
-    return module._buffers.get(name) if value is None else value
+    value = private.parameters(module).get(name)
+    return private.buffers(module).get(name) if value is None else value
 
 
 def _same_tensor(u: Tensor | None, v: Tensor | None) -> bool:
@@ -596,11 +605,27 @@ def _same_constraint(c, d) -> bool:
         return False
     if not all(_same_or_close(_tensor(c, name), _tensor(d, name)) for name in ("lower_bound", "upper_bound")):
         return False
-    return _same(c._transform, d._transform)
+    return _same(private.transform_of(c), private.transform_of(d))
 
 
-def _same(u: Any, v: Any, depth: int = 0) -> bool:
-    """Whether two values of an attribute are the same, as far as one can see without calling them."""
+class NotCompared(Exception):
+    """Two values could not be compared: whether they are the same is not known."""
+
+
+def _same(u: Any, v: Any) -> bool:
+    """Whether two values are known to be the same."""
+    try:
+        return _equal(u, v)
+    except NotCompared:
+        return False
+
+
+def _equal(u: Any, v: Any, depth: int = 0) -> bool:
+    """Whether two values of an attribute are the same, as far as one can see without calling them.
+
+    Raises:
+        NotCompared: if their own comparison raises.
+    """
     if u is v:
         return True
     if isinstance(u, Tensor) and isinstance(v, Tensor):
@@ -612,27 +637,27 @@ def _same(u: Any, v: Any, depth: int = 0) -> bool:
     if isinstance(u, types.MethodType) and isinstance(v, types.MethodType):
         return same_function(u.__func__, v.__func__)
     if isinstance(u, functools.partial) and isinstance(v, functools.partial):
-        return all(_same(getattr(u, part), getattr(v, part), depth + 1) for part in ("func", "args", "keywords"))
+        return all(_equal(getattr(u, part), getattr(v, part), depth + 1) for part in ("func", "args", "keywords"))
     if type(u) is not type(v) and not (isinstance(u, int | float) and isinstance(v, int | float)):
         return False
     if depth > 6:
         return True
     if isinstance(u, dict):
-        return u.keys() == v.keys() and all(_same(u[key], v[key], depth + 1) for key in u)
+        return u.keys() == v.keys() and all(_equal(u[key], v[key], depth + 1) for key in u)
     if isinstance(u, list | tuple):
-        return len(u) == len(v) and all(_same(s, t, depth + 1) for s, t in zip(u, v, strict=True))
+        return len(u) == len(v) and all(_equal(s, t, depth + 1) for s, t in zip(u, v, strict=True))
     if isinstance(u, gpytorch.priors.Prior):
         state = [{n: t for n, t in side.__dict__.items() if n not in _INTERNAL} for side in (u, v)]
-        tensors = [(side._buffers, side._parameters) for side in (u, v)]
-        return _same(state[0], state[1], depth + 1) and _same(tensors[0], tensors[1], depth + 1)
+        tensors = [(private.buffers(side), private.parameters(side)) for side in (u, v)]
+        return _equal(state[0], state[1], depth + 1) and _equal(tensors[0], tensors[1], depth + 1)
     if isinstance(u, nn.Module):
         return True  # modules are compared where they stand
     if hasattr(u, "__dict__") and type(u).__eq__ is object.__eq__:
-        return _same(vars(u), vars(v), depth + 1)
+        return _equal(vars(u), vars(v), depth + 1)
     try:
         return bool(u == v) or (isinstance(u, float) and math.isnan(u) and math.isnan(v))
-    except Exception:
-        return True  # no way to tell: not a difference that we could name
+    except Exception as error:
+        raise NotCompared(f"== raised {type(error).__name__}: {error}") from error
 
 
 def same_function(f: Callable, g: Callable) -> bool:
@@ -648,7 +673,7 @@ def same_function(f: Callable, g: Callable) -> bool:
     cells = [[cell.cell_contents for cell in function.__closure__ or () if not _empty(cell)] for function in (f, g)]
     cells = [[value for value in values if not isinstance(value, type)] for values in cells]
     return (
-        _code(f.__code__) == _code(g.__code__) and _same(cells[0], cells[1]) and _same(f.__defaults__, g.__defaults__)
+        _code(f.__code__) == _code(g.__code__) and _equal(cells[0], cells[1]) and _equal(f.__defaults__, g.__defaults__)
     )
 
 
@@ -708,17 +733,17 @@ def _kind_of_value(p, q, name, u, v) -> str:
     if u is None or v is None:
         return "structure"
     if u.shape != v.shape:
-        return "shape" if name in p._parameters else "buffer"
-    if name.startswith("randn_weight"):
+        return "shape" if name in private.parameters(p) else "buffer"
+    if name == private.random_weights.name:
         return "random-features"
     if not isinstance(p, gpytorch.Module):
-        return "network-weights" if name in p._parameters else "buffer"
+        return "network-weights" if name in private.parameters(p) else "buffer"
     if not u.is_floating_point():
         return "buffer"
-    constraint = p._modules.get(f"{name}_constraint")
+    constraint = private.constraint_of(p, name)
     s, t = u.detach().cpu().double(), v.detach().cpu().double()
     if constraint is not None:
-        constrained = [side._modules[f"{name}_constraint"].transform(w).detach().cpu().double() for side, w in
+        constrained = [private.constraint_of(side, name).transform(w).detach().cpu().double() for side, w in
                        ((p, u), (q, v))]  # fmt: skip
         if torch.allclose(s, constrained[1], rtol=1e-5, atol=0) or torch.allclose(t, constrained[0], rtol=1e-5, atol=0):
             return "raw-vs-constrained"
@@ -728,7 +753,7 @@ def _kind_of_value(p, q, name, u, v) -> str:
         return "rounded-float"
     if s.numel() > 1 and torch.equal(s.flatten().sort().values, t.flatten().sort().values):
         return "column-order"
-    return "parameter" if name in p._parameters else "buffer"
+    return "parameter" if name in private.parameters(p) else "buffer"
 
 
 def _kind_of_data(inputs) -> str:
@@ -792,7 +817,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def _has_flag(strategy) -> bool:
-    return strategy is not None and "variational_params_initialized" in strategy._buffers
+    return strategy is not None and private.started.name in private.buffers(strategy)
 
 
 def _class(module: nn.Module) -> str:
@@ -801,7 +826,7 @@ def _class(module: nn.Module) -> str:
 
 def _constrained(module: nn.Module, name: str) -> str:
     value = _tensor(module, name)
-    constraint = module._modules.get(f"{name}_constraint")
+    constraint = private.constraint_of(module, name)
     if value is None or constraint is None:
         return _show(value)
     short = name.removeprefix("raw_")

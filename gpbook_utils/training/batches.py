@@ -20,6 +20,8 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
+from gpbook_utils import private
+
 REASONS = {
     NanError: "the covariance has NaN entries",
     NotPSDError: "the covariance is not positive definite",
@@ -268,7 +270,7 @@ class ExactLoss(BatchLoss):
         log_density = -GaussianLoss.apply(factor, covariance, diagonal.expand_as(residual), residual)
         if any(True for _ in model.named_priors()) or any(True for _ in model.added_loss_terms()):
             objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
-            log_density = objective._add_other_terms(log_density, ())
+            log_density = private.with_other_terms(objective, log_density)
         return -log_density / residual.shape[-1], problems, jittered
 
 
@@ -307,7 +309,8 @@ def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
 def split(covariance) -> tuple[Tensor, Tensor]:
     """A covariance as a dense matrix plus a diagonal, of shapes (b, n, n) and (b, n); without building a sum."""
     if isinstance(covariance, AddedDiagLinearOperator):
-        return covariance._linear_op.to_dense(), covariance._diag_tensor.diagonal(dim1=-2, dim2=-1)
+        matrix, diagonal = private.terms(covariance)
+        return matrix.to_dense(), diagonal.diagonal(dim1=-2, dim2=-1)
     dense = covariance.to_dense()
     return dense, dense.new_zeros(dense.shape[:-1])
 

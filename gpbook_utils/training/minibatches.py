@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gpbook_utils import private
 from gpbook_utils.models import check_data
 from gpbook_utils.training.batches import BatchLoss, Layout, MakeModel, build, parameters_of
 from gpbook_utils.training.restarts import Restarts, run
@@ -258,7 +259,7 @@ def _begin(make_model, x, y, starts, seeds) -> tuple[Layout, Tensor]:
     """The layout of the models, and the raw parameters of all members before the first step."""
     check_data(x, y)
     model, likelihood = build(make_model, torch.Size())
-    if not hasattr(getattr(model, "variational_strategy", None), "_variational_distribution"):
+    if private.q_of(getattr(model, "variational_strategy", None)) is None:
         raise ValueError(
             f"make_model must return an ApproximateGP with a variational strategy; got {type(model).__name__}"
         )
@@ -276,7 +277,7 @@ def _begin(make_model, x, y, starts, seeds) -> tuple[Layout, Tensor]:
             f"x must have the format and columns of the inducing points, {layout.dtype} and "
             f"{strategy.inducing_points.shape[-1]}; got {x.dtype} and {x.shape[-1]}"
         )
-    q = strategy._variational_distribution
+    q = private.q_of(strategy)
     open_slots = [
         (slot, parameter)
         for slot, parameter in zip(layout.slots, parameters, strict=True)
@@ -285,7 +286,7 @@ def _begin(make_model, x, y, starts, seeds) -> tuple[Layout, Tensor]:
     noise = q.mean_init_std
     for row, seed in zip(rows, seeds, strict=True):
         layout.write(row, parameters)
-        strategy._clear_cache()
+        private.clear_cache(strategy)
         q.mean_init_std = 0.0 if seed is None else noise
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed or 0)
