@@ -24,12 +24,14 @@ from gpytorch.constraints import GreaterThan
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import InducingPointKernel, RBFKernel, RFFKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.models import ApproximateGP, ExactGP
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from gpbook_utils import inducing
+from gpbook_utils import arguments, inducing
 from gpbook_utils.budget import measuring
 from gpbook_utils.budget.measuring import Cause, Sides, cause
+from gpbook_utils.conditions import computing
 from gpbook_utils.data import load
 from gpbook_utils.machines.machine import COMPATIBLE, LOWERED
 from gpbook_utils.models import (
@@ -59,12 +61,15 @@ def points(dtype: torch.dtype, step: int = 12) -> tuple[Tensor, Tensor]:
     >>> x.shape, y.dtype
     (torch.Size([122, 1]), torch.float32)
     """
+    arguments.format("dtype", dtype)
+    arguments.whole("step", step)
     table = load("seattle")
     return table.x[::step].to(dtype), table.standardised[::step].to(dtype)
 
 
 def stars(dtype: torch.dtype) -> Tensor:
     """Forty days to predict, in the first two years."""
+    arguments.format("dtype", dtype)
     return torch.linspace(0.05, 2.15, 40, dtype=torch.float64).unsqueeze(-1).to(dtype)
 
 
@@ -88,11 +93,18 @@ def gp(
         floor: the least noise variance that the likelihood allows.
 
     Raises:
-        ValueError: as :class:`gpbook_utils.models.ExactModel`.
+        ValueError: as :class:`gpbook_utils.models.ExactModel`, or for a number that is not positive.
 
     >>> round(gp(torch.float32, noise=0.5).likelihood.noise.item(), 5)
     0.5
     """
+    arguments.format("dtype", dtype)
+    numbers = {"lengthscale": lengthscale, "outputscale": outputscale, "noise": noise, "floor": floor}
+    lengthscale, outputscale, noise, floor = (arguments.real(*number, above=0) for number in numbers.items())
+    if noise < floor:
+        raise arguments.wrong("floor", f"at most the noise, {noise:g}", floor)
+    if data is not None and (not isinstance(data, tuple) or len(data) != 2):
+        raise arguments.wrong("data", "a pair of inputs and targets", data)
     x, y = data or points(dtype)
     model = ExactModel(x, y, ScaleKernel(RBFKernel()), GaussianLikelihood(noise_constraint=GreaterThan(floor)))
     model.covar_module.base_kernel.lengthscale = torch.tensor(lengthscale, dtype=dtype)
@@ -115,11 +127,13 @@ def _trained(dtype: torch.dtype) -> ExactModel:
 
 def trained(dtype: torch.dtype) -> ExactModel:
     """A copy of the common GP after fifty steps of Adam."""
+    arguments.format("dtype", dtype)
     return copy.deepcopy(_trained(dtype))
 
 
 def says(model) -> dict[str, Tensor]:
     """What a GP of the common data says of the common points."""
+    arguments.instance("model", model, ExactGP, "an exact GP")
     dtype = model.train_targets.dtype
     return measuring.says(model, points(dtype)[0], stars(dtype))
 
@@ -142,6 +156,7 @@ def _only(side: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
 
 def sparse_says(model) -> dict[str, Tensor]:
     """What a variational GP of the common data says of the common points: prior and posterior."""
+    arguments.instance("model", model, ApproximateGP, "a variational GP")
     dtype = model.covar_module.dtype
     return {"prior": prior_covariance(model, points(dtype)[0]), **_gaussian(posterior(model, stars(dtype)))}
 
@@ -183,13 +198,10 @@ def row_order(dtype: torch.dtype) -> Sides:
 @cause("two threads for one", ROUNDING, chapter=9)
 def threads(dtype: torch.dtype) -> Sides:
     """Every second day, so that the products are large enough to be split; the number of threads is restored."""
-    before, sides = torch.get_num_threads(), []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
+    sides = []
+    for count in (1, 2):
+        with computing(count):
             sides.append(says(gp(dtype, points(dtype, step=2))))
-    finally:
-        torch.set_num_threads(before)
     return tuple(sides)
 
 
@@ -366,6 +378,7 @@ def optimiser(dtype: torch.dtype) -> Sides:
 
 def optimum(dtype: torch.dtype) -> dict[str, Tensor]:
     """What the common GP says where L-BFGS ends, from GPyTorch's defaults."""
+    arguments.format("dtype", dtype)
 
     def make_model(batch_shape):
         kernel = ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
@@ -379,6 +392,7 @@ def optimum(dtype: torch.dtype) -> dict[str, Tensor]:
 
 def seven(lengthscale: float) -> ExactModel:
     """Seven points from a GP (chapter 3), trained to an optimum from a lengthscale and a noise variance of a half."""
+    lengthscale = arguments.real("lengthscale", lengthscale, above=0)
     rng = np.random.default_rng(0)
     x = torch.from_numpy(np.sort(rng.uniform(-5, 5, 7))).unsqueeze(-1)
     K = torch.exp(-0.5 * (x - x.mT) ** 2) + 0.1 * torch.eye(7, dtype=x.dtype)
