@@ -70,11 +70,9 @@ def encode(value):
         value = value.detach().cpu()
         # NumPy has no bfloat16; widening to float32 changes no number.
         value = value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
-    if not isinstance(value, (float, np.ndarray, np.generic)):
-        raise arguments.wrong("value", "a number, text, array or dense tensor, or a list of these", value)
-    array = np.asarray(value)
-    if array.dtype.kind not in _KINDS:
-        raise arguments.wrong("value", "of real numbers or truth values", value)
+    kinds, needed = (float, np.ndarray, np.generic), "a number, text, array or dense tensor, or a list of these"
+    array = np.asarray(arguments.instance("value", value, kinds, needed))
+    arguments.need(array.dtype.kind in _KINDS, "value", "of real numbers or truth values", value)
     if array.ndim == 0 and array.dtype.kind != "f":
         return array.item()
     dtype = array.dtype.name if array.dtype.kind == "f" else _KINDS[array.dtype.kind]
@@ -98,8 +96,8 @@ def decode(data):
         return [decode(item) for item in data]
     if isinstance(data, dict) and set(data) == {"keys"} and isinstance(data["keys"], dict):
         return {key: decode(item) for key, item in data["keys"].items()}
-    if not (isinstance(data, dict) and set(data) == {"dtype", "shape", "values"}):
-        raise arguments.wrong("data", "an encoded value", data)
+    encoded = isinstance(data, dict) and set(data) == {"dtype", "shape", "values"}
+    arguments.need(encoded, "data", "an encoded value", data)
     dtype, shape, values = data["dtype"], data["shape"], data["values"]
     if dtype not in ("float16", "float32", "float64", "int64", "bool"):
         raise ValueError(f"not the precision of an answer: {arguments.short(dtype)}")

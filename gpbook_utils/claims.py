@@ -163,8 +163,8 @@ def claim(id: str, sentence: str, check) -> None:
     >>> claim("pi-small", "Pi is less than three.", below(3.14159, 3, reason="an example of a claim that falls"))
     [refuted] pi-small: Pi is less than three. (measured 3.14; needed below 3)
     """
-    if not isinstance(id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
-        raise arguments.wrong("id", "lower-case words joined by hyphens, such as 'exact-gp-equal'", id)
+    joined = isinstance(id, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id)
+    arguments.need(joined, "id", "lower-case words joined by hyphens, such as 'exact-gp-equal'", id)
     if not arguments.line(f"the sentence of claim {id!r}", sentence).endswith("."):
         raise ValueError(f"the sentence of claim {id!r} must end with a full stop; got {sentence!r}")
     if not isinstance(check, Check):

@@ -126,18 +126,18 @@ def compare(
         raise ValueError(
             f"a and b must both be matrices or both be Gaussians; got {type(a).__name__} and {type(b).__name__}"
         )
-    context = _Context(
+    context = {
         # An infinite condition number is an answer: then rounding may have done anything.
-        condition_number=arguments.real("condition_number", condition_number, least=1, finite=False),
-        size=arguments.optional(arguments.real, "size", size, least=1),
-        scale=arguments.optional(arguments.real, "scale", scale, above=0),
-        computed_in=arguments.optional(arguments.format, "computed_in", computed_in),
-    )
+        "condition_number": arguments.real("condition_number", condition_number, least=1, finite=False),
+        "size": arguments.optional(arguments.real, "size", size, least=1),
+        "scale": arguments.optional(arguments.real, "scale", scale, above=0),
+        "computed_in": arguments.optional(arguments.format, "computed_in", computed_in),
+    }
     if not isinstance(a, MultivariateNormal):
-        return _compare_tensors("", a, b, context)
+        return _compare_tensors("", a, b, **context)
     K_a, K_b = covariance(a, "a"), covariance(b, "b")
-    matrices = _compare_tensors("the covariance of ", K_a, K_b, context)
-    means = _compare_tensors("the mean of ", a.mean, b.mean, replace(context, scale=None))
+    matrices = _compare_tensors("the covariance of ", K_a, K_b, **context)
+    means = _compare_tensors("the mean of ", a.mean, b.mean, **context | {"scale": None})
     deviation = _wide(K_a).diagonal().clamp_min(0).sqrt()
     shifts = (_wide(a.mean) - _wide(b.mean)).abs() / deviation
     kl, note = kl_divergence(a, b)
@@ -258,23 +258,7 @@ def covariance(gaussian: MultivariateNormal, name: str = "gaussian") -> Tensor:
     return _symmetric(f"the covariance of {name}", gaussian.covariance_matrix)
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What a rounding bound needs to know of the computation; see :func:`compare`."""
-
-    condition_number: float
-    size: float | None
-    scale: float | None
-    computed_in: torch.dtype | None
-
-    def rounding(self, rows: int, dtype: torch.dtype, largest: float) -> float:
-        """What rounding explains, in the unit of the entries."""
-        format = torch.finfo(self.computed_in or dtype)
-        one_rounding = max(format.eps / 2 * (self.scale or largest), format.tiny * format.eps / 2)
-        return 2 * (self.size or float(rows)) * self.condition_number * one_rounding
-
-
-def _compare_tensors(name: str, a, b, context: _Context) -> Comparison:
+def _compare_tensors(name: str, a, b, *, condition_number, size, scale, computed_in) -> Comparison:
     a, b = (_checked(f"{name}{which}", tensor, "(n,) or (n, m)") for which, tensor in (("a", a), ("b", b)))
     for what in ("shape", "dtype", "device"):
         of_a, of_b = getattr(a, what), getattr(b, what)
@@ -292,13 +276,15 @@ def _compare_tensors(name: str, a, b, context: _Context) -> Comparison:
     difference = wide_a / unit - wide_b / unit
     norm = float((wide_a / unit).norm())
     max_abs = float((wide_a - wide_b).abs().max())
-    rounding = context.rounding(a.shape[0], a.dtype, largest)
+    format = torch.finfo(computed_in or a.dtype)
+    one_rounding = max(format.eps / 2 * (scale or largest), format.tiny * format.eps / 2)
+    rounding = 2 * (size or float(len(a))) * condition_number * one_rounding
     unequal = ROUNDING if max_abs <= rounding else MORE
     return Comparison(
         verdict=EQUAL if torch.equal(wide_a, wide_b) else unequal,
         max_abs=max_abs,
         relative=float(difference.norm()) / norm if norm else (0.0 if max_abs == 0 else math.inf),
-        ulps=max_abs / ulp(float(wide_a.abs().max()), context.computed_in or a.dtype),
+        ulps=max_abs / ulp(float(wide_a.abs().max()), computed_in or a.dtype),
         rounding=rounding,
     )
 

@@ -217,8 +217,8 @@ def prior_covariance(model: gpytorch.models.GP, x: Tensor) -> Tensor:
     tensor([[1., 1.],
             [1., 1.]])
     """
-    if not isinstance(getattr(model, "covar_module", None), Kernel):
-        raise arguments.wrong("model", "a GP with a kernel, its covar_module", model)
+    has_kernel = isinstance(getattr(model, "covar_module", None), Kernel)
+    arguments.need(has_kernel, "model", "a GP with a kernel, its covar_module", model)
     _check_format(x, model.covar_module.dtype, model.covar_module.device)
     with torch.no_grad():
         return model.covar_module(x).to_dense()
@@ -316,9 +316,8 @@ def _check_parts(kernel, likelihood) -> None:
 
 
 def _inducing_points(model) -> Tensor:
-    variational = isinstance(model, gpytorch.models.ApproximateGP)
-    if not variational or not isinstance(getattr(model, "likelihood", None), Likelihood):
-        raise arguments.wrong("model", "a variational GP with a likelihood, such as a VariationalModel", model)
+    fits = isinstance(model, gpytorch.models.ApproximateGP) and isinstance(getattr(model, "likelihood", 0), Likelihood)
+    arguments.need(fits, "model", "a variational GP with a likelihood, such as a VariationalModel", model)
     return model.variational_strategy.inducing_points
 
 

@@ -247,6 +247,5 @@ def _round(x: np.ndarray, format: Format) -> np.ndarray:
 
 
 def _check_format(format) -> None:
-    if not isinstance(format, Format):
-        names = ", ".join(known.name.upper() for known in FORMATS)
-        raise arguments.wrong("format", f"one of gpbook_utils.precision's {names}", format)
+    names = ", ".join(known.name.upper() for known in FORMATS)
+    arguments.instance("format", format, Format, f"one of gpbook_utils.precision's {names}")

@@ -226,13 +226,13 @@ FITS = {
     r"answers\.judge\.got": ", ".join(WRONG),  # whatever a student hands in
     r"answers\.judge\.rule": "dict",
     r"(answers\.answer|budget\.cause|compare\.covariance)\.(name|family)": "text",
-    r"budget\.cause\.formats": "list",
+    r"budget\.cause\.formats": "list, no rows",
     r"budget\.causes\.(gp|seven|under_jitters)\.(lengthscale|noise|outputscale)": "1.5",
     r"(budget\.causes\.sparse|models\.VariationalModel)\.jitter": "None, 0, 1.5",
     r"budget\.causes\.gp\.data": "None",
     r"budget\.chart\.width": "1.5",
     r"budget\.chart\.(alt|caption)": "text",  # of which plots.show asks more
-    r"claims\.ClaimTable\.claims": "list",
+    r"claims\.ClaimTable\.claims": "list, no rows",
     r"claims\.(above|below|near|within)\.measured": "-1, 0, 1.5, nan, inf",
     r"claims\.(above|below|within)\.(bound|low|high)": "1.5",
     r"claims\.near\.(reference|rtol)": "1.5",

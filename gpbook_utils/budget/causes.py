@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 
@@ -101,11 +102,10 @@ def gp(
     arguments.format("dtype", dtype)
     numbers = {"lengthscale": lengthscale, "outputscale": outputscale, "noise": noise, "floor": floor}
     lengthscale, outputscale, noise, floor = (arguments.real(*number, above=0) for number in numbers.items())
-    if noise < floor:
-        raise arguments.wrong("floor", f"at most the noise, {noise:g}", floor)
-    if data is not None and (not isinstance(data, tuple) or len(data) != 2):
-        raise arguments.wrong("data", "a pair of inputs and targets", data)
-    x, y = data or points(dtype)
+    arguments.need(floor <= noise, "floor", f"at most the noise, {noise:g}", floor)
+    data = points(dtype) if data is None else data
+    arguments.need(isinstance(data, tuple) and len(data) == 2, "data", "a pair of inputs and targets", data)
+    x, y = data
     model = ExactModel(x, y, ScaleKernel(RBFKernel()), GaussianLikelihood(noise_constraint=GreaterThan(floor)))
     model.covar_module.base_kernel.lengthscale = torch.tensor(lengthscale, dtype=dtype)
     model.covar_module.outputscale = torch.tensor(outputscale, dtype=dtype)
@@ -142,6 +142,16 @@ def _gaussian(predicted: MultivariateNormal) -> dict[str, Tensor]:
     return {"covariance": predicted.covariance_matrix.detach(), "mean": predicted.mean.detach()}
 
 
+def _two_seeds(side: Callable[[], dict[str, Tensor]]) -> Sides:
+    """One side under each of two states of torch's random generator, which is restored."""
+    sides = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            sides.append(side())
+    return tuple(sides)
+
+
 @contextmanager
 def _quiet():
     """Without the warnings about jitter and clamped variances, where these are what is measured."""
@@ -173,14 +183,13 @@ def twice(dtype: torch.dtype) -> Sides:
 @cause("Adam, another global seed", NULL, chapter=5)
 def adam_seed(dtype: torch.dtype) -> Sides:
     """Full-batch training under two states of torch's random generator, which is restored."""
-    sides = []
-    with torch.random.fork_rng(devices=[]):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            model = fresh(dtype)
-            fit(model, steps=50)
-            sides.append(says(model))
-    return tuple(sides)
+
+    def side():
+        model = fresh(dtype)
+        fit(model, steps=50)
+        return says(model)
+
+    return _two_seeds(side)
 
 
 # Rounding and hardware ----------------------------------------------------------------------------
@@ -294,12 +303,8 @@ def _covariance(model) -> dict[str, Tensor]:
 @cause("801 points, likelihood twice", SETTING, chapter=6)
 def probes(dtype: torch.dtype) -> Sides:
     """One model of 801 points, asked for its likelihood under two seeds; the generator is restored."""
-    model, sides = _many(dtype), []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            sides.append({"likelihood": marginal_likelihood(model).reshape(1)})
-    return tuple(sides)
+    model = _many(dtype)
+    return _two_seeds(torch.no_grad()(lambda: {"likelihood": marginal_likelihood(model).reshape(1)}))
 
 
 @cause("801 points, iterative solves", SETTING, chapter=6)
@@ -313,12 +318,8 @@ def iterative(dtype: torch.dtype) -> Sides:
 @cause("801 points, LOVE twice", SETTING, chapter=6)
 def love(dtype: torch.dtype) -> Sides:
     """Lanczos variance estimates under two seeds; the generator is restored."""
-    sides = []
-    with torch.random.fork_rng(devices=[]), settings.fast_pred_var():
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            sides.append(_only(_covariance(_many(dtype)), "covariance"))
-    return tuple(sides)
+    with settings.fast_pred_var():
+        return _two_seeds(lambda: _only(_covariance(_many(dtype)), "covariance"))
 
 
 def under_jitters(dtype: torch.dtype, noise: float) -> Sides:
@@ -502,14 +503,14 @@ def variational_jitter(dtype: torch.dtype) -> Sides:
 @cause("random features, two seeds", SPARSE, chapter=2)
 def random_features(dtype: torch.dtype) -> Sides:
     """The prior of a kernel that draws fifty random features; the generator is restored."""
-    x, sides = points(dtype)[0], []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            kernel = RFFKernel(num_samples=50, num_dims=1).to(dtype)
-            kernel.lengthscale = torch.tensor(0.25, dtype=dtype)
-            sides.append({"prior": kernel(x).to_dense()})
-    return tuple(sides)
+
+    @torch.no_grad()
+    def side():
+        kernel = RFFKernel(num_samples=50, num_dims=1).to(dtype)
+        kernel.lengthscale = torch.tensor(0.25, dtype=dtype)
+        return {"prior": kernel(points(dtype)[0]).to_dense()}
+
+    return _two_seeds(side)
 
 
 # The program --------------------------------------------------------------------------------------

@@ -192,8 +192,7 @@ def run_in_each(command: list[str]) -> dict[str, int]:
         ValueError: if the command is not a list of texts.
     """
     statuses, command = {}, arguments.items("command", command)
-    if not command or not all(isinstance(word, str) for word in command):
-        raise arguments.wrong("command", "a list of texts", command)
+    arguments.need(command and all(isinstance(word, str) for word in command), "command", "a list of texts", command)
     for name, variables in environments().items():
         settings = " ".join(f"{key}={value}" for key, value in variables.items())
         print(f"== {name}: {settings or 'no switch is set'}", flush=True)

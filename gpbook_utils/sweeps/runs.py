@@ -433,10 +433,10 @@ def _settings(grid) -> list[dict]:
         if empty := [name for name, values in grid.items() if not values]:
             raise ValueError(f"grid[{empty[0]!r}] must have at least one value; got an empty list")
         chosen = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    elif isinstance(grid, list | tuple) and grid and all(isinstance(one, dict) for one in grid):
-        chosen = [dict(one) for one in grid]
     else:
-        raise arguments.wrong("grid", "a dictionary of lists, or a list of dictionaries", grid)
+        listed = isinstance(grid, list | tuple) and grid and all(isinstance(one, dict) for one in grid)
+        arguments.need(listed, "grid", "a dictionary of lists, or a list of dictionaries", grid)
+        chosen = [dict(one) for one in grid]
     names = list(chosen[0])
     for one in chosen:
         if set(one) != set(names):

@@ -92,8 +92,7 @@ class Layout:
             ValueError: for an empty ``starts``, an unknown name, a parameter named twice, a wrong shape, different
                 numbers of starts, or values that are not finite or violate the parameter's constraint.
         """
-        if not isinstance(starts, dict) or not starts:
-            raise arguments.wrong("starts", "a non-empty dictionary of tensors", starts)
+        arguments.need(isinstance(starts, dict) and starts, "starts", "a non-empty dictionary of tensors", starts)
         spelt = {spelling: slot for slot in self.slots for spelling in slot.spellings}
         rows, seen = None, {}
         for name, given in starts.items():
@@ -107,8 +106,8 @@ class Layout:
             seen[slot.name] = name
             try:
                 value = torch.as_tensor(given, dtype=self.dtype).detach()
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise arguments.wrong(f"starts[{name!r}]", "a tensor of numbers", given) from error
+            except (TypeError, ValueError, RuntimeError):
+                value = arguments.need(False, f"starts[{name!r}]", "a tensor of numbers", given)
             if value.dim() == 0 or len(value) == 0:
                 raise ValueError(f"starts[{name!r}] must have one entry for each start; got shape {tuple(value.shape)}")
             if rows is None:
