@@ -254,19 +254,16 @@ FITS = {
     r"sweeps\.sweep\.seeds": "integers",
     r"training\.Restarts\.model\.start": "-1, 0",
     r"training\.fit.*\.(lr|tol)": "1.5",
+    r".*\.progress": "None, True",
     r"training\.fit_(alone|minibatches)\.(orders|seeds)": "None, integers",
 }
 # What fits, but starts processes or needs another argument to go with it.
 NOT_TRIED = r"machines\.(bits\.computed_in|machine\.(probe_in|run_in|run_in_each))\..*|sweeps\.sweep\.grid"
 
 
-def modules():
-    yield from (name for _, name, _ in pkgutil.walk_packages(gpbook_utils.__path__, ROOT))
-
-
 def found():
     """Public functions, classes and methods, by the name that a reader imports them under."""
-    for path in modules():
+    for _, path, _ in pkgutil.walk_packages(gpbook_utils.__path__, ROOT):
         if re.fullmatch(INSIDE, path.removeprefix(ROOT)):
             continue
         module = importlib.import_module(path)
@@ -297,9 +294,7 @@ def call(name, arguments):
 
 def fitting(name, argument):
     default = inspect.signature(FUNCTIONS[name]).parameters[argument].default
-    fits = {"None"} if default is None else {"None", "True"} & {"True" * isinstance(default, bool)}
-    if argument == "progress":
-        fits = {"None", "True"}
+    fits = {"None"} if default is None else {"True"} if isinstance(default, bool) else set()
     return fits.union(*(v.split(", ") for k, v in FITS.items() if re.fullmatch(k, f"{name}.{argument}")))
 
 

@@ -235,12 +235,9 @@ def test_float32_stays_float32():
         ({"record": 0}, "record must be a whole number"),
         ({"workers": 1.5}, "workers must be a whole number"),
         ({"members": True}, "members must be a whole number"),
-        ({"orders": [1, 2]}, "orders must be 4 whole numbers|orders\\[3\\] must be a whole number, at least 0; got -1"),
-        (
-            {"orders": [1, 2, 3, -1]},
-            "orders must be 4 whole numbers|orders\\[3\\] must be a whole number, at least 0; got -1",
-        ),
-        ({"seeds": [0.5] * 4}, "seeds\\[0\\] must be a whole number, at least 0; got 0.5"),
+        ({"orders": [1, 2]}, r"orders must be 4 whole numbers; got \[1, 2\]"),
+        ({"orders": [1, 2, 3, -1]}, r"orders\[3\] must be a whole number, at least 0; got -1"),
+        ({"seeds": [0.5] * 4}, r"seeds\[0\] must be a whole number, at least 0; got 0.5"),
     ],
 )
 def test_bad_options(option, message):
