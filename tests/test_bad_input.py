@@ -370,6 +370,7 @@ if __name__ == "__main__":
     import io
     import os
 
+    plots.show = lambda fig, **texts: None
     warnings.simplefilter("ignore")
     os.chdir(tempfile.mkdtemp())
     print(set(CALLS) ^ set(LEFT_OUT) ^ set(FUNCTIONS))
