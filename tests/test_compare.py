@@ -179,7 +179,10 @@ def test_a_batch_of_gaussians_is_refused():
 def test_condition_number():
     assert condition_number(torch.diag(torch.tensor([1e-3, 1.0, 10.0], dtype=torch.float64))) == pytest.approx(1e4)
     assert condition_number(torch.ones(2, 2, dtype=torch.float64) - 2 * torch.eye(2)) == math.inf
-    for K, message in [(torch.ones(2, 3), "square"), (torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "symmetric")]:
+    for K, message in [
+        (torch.ones(2, 3), r"K must have shape \(n, n\)"),
+        (torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "symmetric"),
+    ]:
         with pytest.raises(ValueError, match=message):
             condition_number(K)
 

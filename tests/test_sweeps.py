@@ -169,8 +169,8 @@ def test_a_failed_run_is_recorded_and_the_others_finish(tmp_path):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        ("3", "must return a dictionary"),
-        ("{1: 2}", "keys are texts"),
+        ("3", "what a run returns must be a dictionary of named things; got 3"),
+        ("{1: 2}", "must be a dictionary of named things; got {1: 2}"),
         ("{'model': torch.nn.Linear(1, 1)}", "'model' is Linear"),
         ("{'a': [1, 2]}", "'a' is list"),
         ("{'a': np.array(['x'])}", "'a' is ndarray"),
