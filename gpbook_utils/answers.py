@@ -14,7 +14,8 @@ import json
 import math
 
 import numpy as np
-from IPython.display import display
+
+from gpbook_utils import arguments
 
 MIME = "application/vnd.gpbook.answer+json"
 RIGHT, NEAR, WRONG = VERDICTS = ("right", "near", "wrong")
@@ -39,12 +40,13 @@ def answer(name: str, /, **values) -> None:
     >>> answer("q1_a", distance=0.25, same=False)
     answer q1_a: distance = 0.25, same = False
     """
-    encoded = {key: _named(key, value) for key, value in values.items()}
+    arguments.line("name", name)
+    encoded = {key: _named(key, encode, value) for key, value in values.items()}
     data = {"name": name, "values": encoded}
     if len(json.dumps(data)) > MOST_CHARACTERS:
         raise ValueError(f"answer {name}: the values are too large, {MOST_CHARACTERS:,} characters at most as JSON")
-    text = ", ".join(f"{key} = {_short(value)}" for key, value in values.items())
-    display(_Shown({MIME: data, "text/plain": f"answer {name}: {text}"}))
+    text = ", ".join(f"{key} = {arguments.cut(repr(value), 60)}" for key, value in values.items())
+    _display(_Shown({MIME: data, "text/plain": f"answer {name}: {text}"}))
 
 
 def encode(value):
@@ -58,23 +60,19 @@ def encode(value):
     >>> encode((True, 3, "c"))
     [True, 3, 'c']
     """
-    if type(value) is int and abs(value) >= 2**63:
-        raise ValueError("an integer needs at most 63 bits")
-    if value is None or isinstance(value, (bool, int, str)):
+    if _is_plain(value):
         return value
     if isinstance(value, (list, tuple)):
         return [encode(item) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"keys": {key: encode(item) for key, item in value.items()}}
-    if hasattr(value, "detach"):
+    if hasattr(value, "detach") and str(value.layout) == "torch.strided" and not value.is_meta:
         value = value.detach().cpu()
         # NumPy has no bfloat16; widening to float32 changes no number.
         value = value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
-    if not isinstance(value, (float, np.ndarray, np.generic)):
-        raise ValueError(f"needs a number, text, array or tensor, or a list of these; got {type(value).__name__}")
-    array = np.asarray(value)
-    if array.dtype.kind not in _KINDS:
-        raise ValueError(f"needs real numbers or truth values; got an array of {array.dtype}")
+    kinds, needed = (float, np.ndarray, np.generic), "a number, text, array or dense tensor, or a list of these"
+    array = np.asarray(arguments.instance("value", value, kinds, needed))
+    arguments.need(array.dtype.kind in _KINDS, "value", "of real numbers or truth values", value)
     if array.ndim == 0 and array.dtype.kind != "f":
         return array.item()
     dtype = array.dtype.name if array.dtype.kind == "f" else _KINDS[array.dtype.kind]
@@ -92,23 +90,21 @@ def decode(data):
     array([[ 1.],
            [inf]])
     """
-    if type(data) is int and abs(data) >= 2**63:
-        raise ValueError("an integer needs at most 63 bits")
-    if data is None or isinstance(data, (bool, int, str)):
+    if _is_plain(data):
         return data
     if isinstance(data, list):
         return [decode(item) for item in data]
     if isinstance(data, dict) and set(data) == {"keys"} and isinstance(data["keys"], dict):
         return {key: decode(item) for key, item in data["keys"].items()}
-    if not (isinstance(data, dict) and set(data) == {"dtype", "shape", "values"}):
-        raise ValueError(f"not an encoded value: {_short(data)}")
+    encoded = isinstance(data, dict) and set(data) == {"dtype", "shape", "values"}
+    arguments.need(encoded, "data", "an encoded value", data)
     dtype, shape, values = data["dtype"], data["shape"], data["values"]
     if dtype not in ("float16", "float32", "float64", "int64", "bool"):
-        raise ValueError(f"not the precision of an answer: {_short(dtype)}")
+        raise ValueError(f"not the precision of an answer: {arguments.short(dtype)}")
     if not (isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) and len(shape) <= 8):
-        raise ValueError(f"not the shape of an array: {_short(shape)}")
+        raise ValueError(f"not the shape of an array: {arguments.short(shape)}")
     if not (isinstance(values, list) and len(values) == math.prod(shape)):
-        raise ValueError(f"an array of shape {_short(shape)} needs {math.prod(shape)} values")
+        raise ValueError(f"an array of shape {arguments.short(shape)} needs {math.prod(shape)} values")
     allowed = {"bool": (bool,), "int64": (int,)}.get(dtype, (int, float))
     numbers = [_SPECIAL.get(item, item) if isinstance(item, str) and dtype[0] == "f" else item for item in values]
     if not all(type(item) in allowed for item in numbers):
@@ -142,7 +138,7 @@ def judge(got, expected, rule: dict) -> tuple[str, str]:
     """
     if not (isinstance(rule, dict) and set(rule) <= RULES and all(_is_fraction(size) for size in rule.values())):
         raise ValueError(f"a rule is {{}} or holds some of {sorted(RULES)}, each between 0 and 1; got {rule}")
-    wanted = decode(expected)
+    wanted = _named("expected", decode, expected)
     try:
         found = decode(got)
     except (ValueError, RecursionError) as error:
@@ -209,6 +205,12 @@ def _judge_numbers(found, wanted: np.ndarray, rule) -> tuple[str, str]:
     return (NEAR if error <= NEAR_MISS * allowed else WRONG), why
 
 
+def _display(shown) -> None:
+    from IPython.display import display  # here, so that judging needs NumPy only
+
+    display(shown)
+
+
 class _Shown:
     """Something that Jupyter displays as the given bundle, and plain Python as its text."""
 
@@ -222,11 +224,18 @@ class _Shown:
         return self.bundle
 
 
-def _named(key, value):
+def _is_plain(value) -> bool:
+    """Whether it stands for itself in JSON."""
+    if type(value) is int and abs(value) >= 2**63:
+        raise ValueError("an integer must have at most 63 bits, as value or as data")
+    return value is None or isinstance(value, (bool, int, str))
+
+
+def _named(name: str, convert, value):
     try:
-        return encode(value)
+        return convert(value)
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _is_fraction(size) -> bool:
@@ -239,8 +248,3 @@ def _kind(value) -> str:
         return "a number" if value.ndim == 0 else f"an array of shape {value.shape}"
     names = {bool: "a truth value", int: "an integer", str: "a text", list: "a list", dict: "a dictionary"}
     return names.get(type(value), "nothing")
-
-
-def _short(value) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."

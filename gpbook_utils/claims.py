@@ -20,6 +20,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from gpbook_utils import arguments
+
 HOLDS, REFUTED, UNOBSERVABLE = VERDICTS = ("holds", "refuted", "not observable here")
 MIME = "application/vnd.gpbook.claim+json"
 LEFT = '<td style="text-align: left">'  # JupyterLab sets table cells flush right
@@ -51,9 +53,10 @@ def near(measured, reference: float, *, rtol: float, reason: str) -> Check:
     >>> near(51.62, 51.6, rtol=1e-2, reason="30 times the spread between machines").verdict
     'holds'
     """
-    measured, reference, rtol = _numbers(measured=measured, reference=reference, rtol=rtol)
-    if reference == 0 or rtol <= 0:
-        raise ValueError(f"near() needs a non-zero reference and rtol > 0; got reference={reference}, rtol={rtol}")
+    measured, reference = _measured(measured), arguments.real("reference", reference)
+    rtol = arguments.real("rtol", rtol, above=0)
+    if reference == 0:
+        raise ValueError("reference must not be zero in near(); use below() instead")
     error = abs(measured - reference) / abs(reference)
     slack = rtol / error if error > 0 else math.inf
     return _check(error <= rtol, f"{measured:.6g}", f"{reference:g} within {rtol:g} relative", reason, slack)
@@ -65,9 +68,8 @@ def within(measured, low: float, high: float, *, reason: str) -> Check:
     >>> within(3e-7, 1e-8, 1e-5, reason="a few units in the last place").slack > 3
     True
     """
-    measured, low, high = _numbers(measured=measured, low=low, high=high)
-    if not 0 < low < high:
-        raise ValueError(f"within() needs 0 < low < high; got low={low}, high={high}. Use near, below or above instead")
+    measured, low = _measured(measured), arguments.real("low", low, above=0)
+    high = arguments.real("high", high, above=low)
     slack = min(measured / low, high / measured) if measured > 0 else 0.0
     return _check(low <= measured <= high, f"{measured:.3g}", f"{low:g} to {high:g}", reason, slack)
 
@@ -78,7 +80,7 @@ def below(measured, bound: float, *, reason: str) -> Check:
     >>> below(2e-16, 1e-12, reason="n times the unit roundoff").verdict
     'holds'
     """
-    measured, bound = _positive_bound("below", measured, bound)
+    measured, bound = _measured(measured), arguments.real("bound", bound, above=0)
     slack = bound / measured if measured > 0 else math.inf
     return _check(measured < bound, f"{measured:.3g}", f"below {bound:g}", reason, slack)
 
@@ -89,7 +91,7 @@ def above(measured, bound: float, *, reason: str) -> Check:
     >>> above(0.06, 1e-3, reason="a tenth of the smallest value seen").verdict
     'holds'
     """
-    measured, bound = _positive_bound("above", measured, bound)
+    measured, bound = _measured(measured), arguments.real("bound", bound, above=0)
     return _check(measured > bound, f"{measured:.3g}", f"above {bound:g}", reason, measured / bound)
 
 
@@ -99,7 +101,7 @@ def unobservable(reason: str) -> Check:
     >>> unobservable("no GPU").verdict
     'not observable here'
     """
-    return Check(UNOBSERVABLE, reason=_sentence("reason", reason))
+    return Check(UNOBSERVABLE, reason=arguments.line("reason", reason))
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,9 @@ def claim(id: str, sentence: str, check) -> None:
     >>> claim("pi-small", "Pi is less than three.", below(3.14159, 3, reason="an example of a claim that falls"))
     [refuted] pi-small: Pi is less than three. (measured 3.14; needed below 3)
     """
-    if not isinstance(id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
-        raise ValueError(f"claim id must be lower-case words joined by hyphens, such as 'exact-gp-equal'; got {id!r}")
-    if not _sentence(f"the sentence of claim {id!r}", sentence).endswith("."):
+    joined = isinstance(id, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id)
+    arguments.need(joined, "id", "lower-case words joined by hyphens, such as 'exact-gp-equal'", id)
+    if not arguments.line(f"the sentence of claim {id!r}", sentence).endswith("."):
         raise ValueError(f"the sentence of claim {id!r} must end with a full stop; got {sentence!r}")
     if not isinstance(check, Check):
         check = Check(HOLDS if _truth_value(id, check) else REFUTED)
@@ -184,7 +186,9 @@ class ClaimTable:
     """Claims as a table: one line a claim in plain text, a table with this machine's numbers in HTML."""
 
     def __init__(self, claims: Iterable[Claim]):
-        self.claims = list(claims)
+        self.claims = arguments.items("claims", claims)
+        for place, one in enumerate(self.claims):
+            arguments.instance(f"claims[{place}]", one, Claim, "a Claim")
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.claims)) or "no claim has been decided yet"
@@ -213,35 +217,18 @@ def digest(stored: dict) -> str:
     >>> digest({"sentence": "Two is even.", "bound": ""})
     'cdbd6a091167'
     """
+    arguments.mapping("stored", stored, keys=("sentence", "bound"))
     return hashlib.sha256(f"{stored['sentence']}\n{stored['bound']}".encode()).hexdigest()[:12]
 
 
 def _check(holds: bool, measured: str, bound: str, reason: str, slack: float) -> Check:
-    reason = _sentence(f"the reason of the bound {bound!r}", reason)
+    arguments.line(f"the reason of the bound {bound!r}", reason)
     return Check(HOLDS if holds else REFUTED, measured, bound, reason, slack)
 
 
-def _positive_bound(name: str, measured, bound) -> tuple[float, float]:
-    measured, bound = _numbers(measured=measured, bound=bound)
-    if bound <= 0:
-        raise ValueError(f"{name}() needs a bound > 0; got {bound}")
-    return measured, bound
-
-
-def _numbers(**arguments) -> list[float]:
-    """Each argument as a float; only ``measured`` may be NaN or infinite, since a sabotaged cell may measure that."""
-    numbers = []
-    for name, value in arguments.items():
-        try:
-            if isinstance(value, str | bool):
-                raise TypeError("a text or a truth value is not a measurement")
-            number = float(value.detach() if hasattr(value, "detach") else value)
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise ValueError(f"{name} must be one real number; got {value!r}") from error
-        if name != "measured" and not math.isfinite(number):
-            raise ValueError(f"{name} must be finite; got {number}")
-        numbers.append(number)
-    return numbers
+def _measured(value) -> float:
+    """May be NaN or infinite, since a sabotaged cell may measure that."""
+    return arguments.real("measured", value, finite=False)
 
 
 def _truth_value(id: str, check) -> bool:
@@ -249,15 +236,9 @@ def _truth_value(id: str, check) -> bool:
     if isinstance(check, bool) or is_boolean_scalar:
         return bool(check)
     raise ValueError(
-        f"claim {id!r} needs a truth value or a check such as near(...) or within(...); "
-        f"got {type(check).__name__}: {check!r}"
+        f"the check of claim {id!r} must be a truth value, near(...), within(...) or the like; "
+        f"got {type(check).__name__}: {arguments.short(check)}"
     )
-
-
-def _sentence(name: str, text) -> str:
-    if not isinstance(text, str) or not text.strip() or "\n" in text:
-        raise ValueError(f"{name} must be one non-empty line of text; got {text!r}")
-    return text
 
 
 def _guard_factor() -> float:

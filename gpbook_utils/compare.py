@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from gpbook_utils import arguments
+
 EQUAL, ROUNDING, MORE = "bitwise equal", "rounding explains it", "more than rounding explains"
 _VERDICTS = (EQUAL, ROUNDING, MORE)  # from best to worst
 
@@ -124,12 +126,18 @@ def compare(
         raise ValueError(
             f"a and b must both be matrices or both be Gaussians; got {type(a).__name__} and {type(b).__name__}"
         )
-    context = _Context(condition_number, size, scale, computed_in)
+    context = {
+        # An infinite condition number is an answer: then rounding may have done anything.
+        "condition_number": arguments.real("condition_number", condition_number, least=1, finite=False),
+        "size": arguments.optional(arguments.real, "size", size, least=1),
+        "scale": arguments.optional(arguments.real, "scale", scale, above=0),
+        "computed_in": arguments.optional(arguments.format, "computed_in", computed_in),
+    }
     if not isinstance(a, MultivariateNormal):
-        return _compare_tensors("", a, b, context)
+        return _compare_tensors("", a, b, **context)
     K_a, K_b = covariance(a, "a"), covariance(b, "b")
-    matrices = _compare_tensors("the covariance of ", K_a, K_b, context)
-    means = _compare_tensors("the mean of ", a.mean, b.mean, replace(context, scale=None))
+    matrices = _compare_tensors("the covariance of ", K_a, K_b, **context)
+    means = _compare_tensors("the mean of ", a.mean, b.mean, **context | {"scale": None})
     deviation = _wide(K_a).diagonal().clamp_min(0).sqrt()
     shifts = (_wide(a.mean) - _wide(b.mean)).abs() / deviation
     kl, note = kl_divergence(a, b)
@@ -174,7 +182,7 @@ def kl_divergence(a: MultivariateNormal, b: MultivariateNormal) -> tuple[float |
             return None, f"the covariance of {name} is not positive definite (Cholesky stops at row {int(failed_at)})"
         factors.append(factor)
     L_a, L_b = factors
-    difference = _wide(_checked("the mean of a", a.mean)) - _wide(_checked("the mean of b", b.mean))
+    difference = _wide(_checked("the mean of a", a.mean, "(n,)")) - _wide(_checked("the mean of b", b.mean, "(n,)"))
     ratios = torch.linalg.svdvals(torch.linalg.solve_triangular(L_b, L_a, upper=False))
     excess = (ratios - 1) * (ratios + 1)
     # Near one, the logarithm of 1 + excess loses nothing; far from one, the square may have lost the ratio.
@@ -212,23 +220,21 @@ def unit_roundoff(dtype: torch.dtype) -> float:
     >>> unit_roundoff(torch.float64) == 2**-53
     True
     """
-    return torch.finfo(dtype).eps / 2
+    return torch.finfo(arguments.format("dtype", dtype)).eps / 2
 
 
 def ulp(magnitude: float, dtype: torch.dtype) -> float:
     """The unit in the last place of ``magnitude``: the distance to the next larger number of ``dtype``.
 
     Raises:
-        ValueError: if ``magnitude`` is negative, NaN or infinite.
+        ValueError: if ``magnitude`` is negative, NaN or infinite, or ``dtype`` no floating-point format.
 
     >>> ulp(1.0, torch.float64) == 2**-52
     True
     >>> ulp(0.75, torch.float32) == 2**-24
     True
     """
-    if not 0 <= magnitude < math.inf:
-        raise ValueError(f"magnitude must be non-negative and finite; got {magnitude}")
-    format = torch.finfo(dtype)
+    magnitude, format = arguments.real("magnitude", magnitude, least=0), torch.finfo(arguments.format("dtype", dtype))
     exponent = math.frexp(max(magnitude, format.tiny))[1] - 1  # below tiny, numbers are equally spaced
     return math.ldexp(format.eps, exponent)
 
@@ -243,8 +249,7 @@ def covariance(gaussian: MultivariateNormal, name: str = "gaussian") -> Tensor:
     >>> covariance(MultivariateNormal(torch.zeros(1), torch.eye(1)))
     tensor([[1.]])
     """
-    if not isinstance(gaussian, MultivariateNormal):
-        raise ValueError(f"{name} must be a MultivariateNormal; got {type(gaussian).__name__}")
+    arguments.instance(arguments.line("name", name), gaussian, MultivariateNormal, "a MultivariateNormal")
     if gaussian.mean.dim() != 1:
         raise ValueError(
             f"{name} must be one Gaussian, not a batch or several tasks; "
@@ -253,41 +258,8 @@ def covariance(gaussian: MultivariateNormal, name: str = "gaussian") -> Tensor:
     return _symmetric(f"the covariance of {name}", gaussian.covariance_matrix)
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What a rounding bound needs to know of the computation; see :func:`compare`."""
-
-    condition_number: float
-    size: int | None
-    scale: float | None
-    computed_in: torch.dtype | None
-
-    def __post_init__(self):
-        for name, least in (("condition_number", 1), ("size", 1), ("scale", 0)):
-            value = getattr(self, name)
-            if value is None and name != "condition_number":
-                continue
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                number = math.nan
-            # An infinite condition number is an answer: then rounding may have done anything.
-            if not number >= least or (name != "condition_number" and math.isinf(number)) or number == 0:
-                raise ValueError(f"{name} must be a number, {'at least 1' if least else 'positive'}; got {value!r}")
-        if self.computed_in is not None and not getattr(self.computed_in, "is_floating_point", False):
-            raise ValueError(f"computed_in must be a floating-point format; got {self.computed_in!r}")
-
-    def rounding(self, rows: int, dtype: torch.dtype, largest: float) -> float:
-        """What rounding explains, in the unit of the entries."""
-        format = torch.finfo(self.computed_in or dtype)
-        one_rounding = max(format.eps / 2 * float(self.scale or largest), format.tiny * format.eps / 2)
-        return 2 * float(self.size or rows) * float(self.condition_number) * one_rounding
-
-
-def _compare_tensors(name: str, a, b, context: _Context) -> Comparison:
-    a, b = _checked(f"{name}a", a), _checked(f"{name}b", b)
-    if a.dim() not in (1, 2):
-        raise ValueError(f"{name}a must have shape (n,) or (n, m); got {tuple(a.shape)}")
+def _compare_tensors(name: str, a, b, *, condition_number, size, scale, computed_in) -> Comparison:
+    a, b = (_checked(f"{name}{which}", tensor, "(n,) or (n, m)") for which, tensor in (("a", a), ("b", b)))
     for what in ("shape", "dtype", "device"):
         of_a, of_b = getattr(a, what), getattr(b, what)
         if of_a != of_b:
@@ -304,13 +276,15 @@ def _compare_tensors(name: str, a, b, context: _Context) -> Comparison:
     difference = wide_a / unit - wide_b / unit
     norm = float((wide_a / unit).norm())
     max_abs = float((wide_a - wide_b).abs().max())
-    rounding = context.rounding(a.shape[0], a.dtype, largest)
+    format = torch.finfo(computed_in or a.dtype)
+    one_rounding = max(format.eps / 2 * (scale or largest), format.tiny * format.eps / 2)
+    rounding = 2 * (size or float(len(a))) * condition_number * one_rounding
     unequal = ROUNDING if max_abs <= rounding else MORE
     return Comparison(
         verdict=EQUAL if torch.equal(wide_a, wide_b) else unequal,
         max_abs=max_abs,
         relative=float(difference.norm()) / norm if norm else (0.0 if max_abs == 0 else math.inf),
-        ulps=max_abs / ulp(float(wide_a.abs().max()), context.computed_in or a.dtype),
+        ulps=max_abs / ulp(float(wide_a.abs().max()), computed_in or a.dtype),
         rounding=rounding,
     )
 
@@ -321,25 +295,13 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _symmetric(name: str, K) -> Tensor:
-    K = _checked(name, K)
-    if K.dim() != 2 or K.shape[0] != K.shape[1]:
-        raise ValueError(f"{name} must be a square matrix; got shape {tuple(K.shape)}")
+    K = _checked(name, K, "(n, n)")
     asymmetry = float((K - K.mT).abs().max())
     if asymmetry > 1e-2 * float(K.abs().max()):  # rounding of an ill-conditioned float32 posterior stays below this
         raise ValueError(f"{name} must be symmetric; it differs from its transpose by up to {asymmetry:.3g}")
     return K
 
 
-def _checked(name: str, tensor) -> Tensor:
-    if not isinstance(tensor, Tensor) and hasattr(tensor, "to_dense"):
-        tensor = tensor.to_dense()  # GPyTorch's lazily evaluated matrices
-    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.is_meta:
-        raise ValueError(f"{name} must be a dense torch tensor; got {type(tensor).__name__}")
-    if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
-        raise ValueError(f"{name} must be in a floating-point format of 16, 32 or 64 bits; got {tensor.dtype}")
-    if tensor.numel() == 0:
-        raise ValueError(f"{name} is empty: shape {tuple(tensor.shape)}")
-    finite = torch.isfinite(tensor)
-    if not finite.all():
-        raise ValueError(f"{name} has {int((~finite).sum())} NaN or infinite entries of {tensor.numel()}")
-    return tensor.detach()
+def _checked(name: str, tensor, shape: str) -> Tensor:
+    lazy = hasattr(tensor, "to_dense") and not isinstance(tensor, Tensor)  # GPyTorch's lazily evaluated matrices
+    return arguments.tensor(name, tensor.to_dense() if lazy else tensor, shape).detach()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gpbook_utils import arguments
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -29,12 +31,13 @@ class Cost:
     def products(self, n: int) -> float:
         """The operations in products of an n × n matrix with a vector, which take 2n² each.
 
+        Raises:
+            ValueError: if ``n`` is not a whole number, at least 1.
+
         >>> Cost(None, 1600, 0.0).products(20)
         2.0
         """
-        if n < 1:
-            raise ValueError(f"n must be at least 1; got {n}")
-        return self.operations / (2 * n**2)
+        return self.operations / (2 * arguments.whole("n", n) ** 2)
 
 
 def measure(function: Callable[[], object]) -> Cost:
@@ -48,7 +51,7 @@ def measure(function: Callable[[], object]) -> Cost:
         The :class:`Cost`, with the result of the first call.
 
     Raises:
-        ValueError: if ``function`` is not callable.
+        ValueError: if ``function`` cannot be called without arguments.
 
     >>> A = torch.eye(30)
     >>> measure(lambda: A @ A[:, :1]).operations  # 2n² for one product
@@ -56,8 +59,7 @@ def measure(function: Callable[[], object]) -> Cost:
     >>> measure(lambda: torch.linalg.cholesky(A)).operations  # n³/3
     9000
     """
-    if not callable(function):
-        raise ValueError(f"function must be callable without arguments; got {function!r}")
+    arguments.function("function", function)
     with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
         result = function()
     start = time.perf_counter()
@@ -76,7 +78,7 @@ class Table:
     """
 
     def __init__(self, rows: Mapping[str, Mapping[str, float]]):
-        if not rows:
+        if not arguments.mapping("rows", rows, Mapping):
             raise ValueError("rows is empty: give at least one")
         self.rows = {name: dict(row) for name, row in rows.items()}
         self.columns = list(next(iter(self.rows.values())))

@@ -10,6 +10,8 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
+from gpbook_utils import arguments
+
 
 @dataclass(frozen=True, eq=False)  # two tables of tensors have no one truth value
 class Table:
@@ -58,11 +60,8 @@ def load(name: str, dtype: torch.dtype = torch.float64) -> Table:
     >>> table.x.shape, table.y_unit
     (torch.Size([521, 1]), 'ppm')
     """
-    if not isinstance(name, str) or name not in _TABLES:
-        raise ValueError(f"name must be one of {', '.join(map(repr, _TABLES))}; got {name!r}")
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point format such as torch.float64; got {dtype!r}")
-    x, y, description = _TABLES[name]()
+    arguments.format("dtype", dtype)
+    x, y, description = _TABLES[arguments.one_of("name", name, _TABLES)]()
     return Table(
         x=torch.tensor(x, dtype=torch.float64).unsqueeze(-1).to(dtype),
         y=torch.tensor(y, dtype=torch.float64).to(dtype),

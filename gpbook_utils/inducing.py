@@ -13,7 +13,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from gpbook_utils.models import check_inputs
+from gpbook_utils import arguments
 
 TIE = 1e-9  # conditional variances this close, relative to the prior's largest, count as equal
 
@@ -22,12 +22,12 @@ def random(x: Tensor, m: int, *, seed: int) -> Tensor:
     """``m`` rows of ``x``, of shape (n, d), drawn without replacement with NumPy's portable generator.
 
     Raises:
-        ValueError: if ``x`` is not a finite matrix, or ``m`` not between 1 and n.
+        ValueError: if ``x`` is not a finite matrix, ``m`` not between 1 and n, or ``seed`` no whole number.
 
     >>> random(torch.arange(4.0).unsqueeze(-1), 4, seed=0).sum()
     tensor(6.)
     """
-    _check(x, m)
+    m, seed = _check(x, m), arguments.whole("seed", seed, 0)
     return x[np.random.default_rng(seed).choice(len(x), m, replace=False)].clone()
 
 
@@ -41,7 +41,7 @@ def k_means(x: Tensor, m: int, *, seed: int) -> Tensor:
     tensor([[1.],
             [8.]])
     """
-    _check(x, m)
+    m, seed = _check(x, m), arguments.whole("seed", seed, 0, 2**32 - 1)
     rows = x.detach().double().cpu().numpy()
     if (distinct := len(np.unique(rows, axis=0))) < m:
         raise ValueError(f"m must be at most the number of distinct rows of x; got {m} for {distinct} rows")
@@ -73,7 +73,8 @@ def greedy(x: Tensor, m: int, kernel: Callable[[Tensor, Tensor], Tensor], *, see
     >>> greedy(torch.linspace(0, 1, 5).unsqueeze(-1), 3, RBFKernel()).squeeze(-1)
     tensor([0.0000, 1.0000, 0.5000])
     """
-    _check(x, m)
+    m, seed = _check(x, m), arguments.optional(arguments.whole, "seed", seed, 0)
+    arguments.function("kernel", kernel, "(n, d)", "(1, d)")
     order = torch.arange(len(x)) if seed is None else torch.as_tensor(np.random.default_rng(seed).permutation(len(x)))
     candidates = x.detach()[order.to(x.device)]
     factor = candidates.new_zeros(len(x), m)
@@ -96,10 +97,10 @@ def greedy(x: Tensor, m: int, kernel: Callable[[Tensor, Tensor], Tensor], *, see
 
 
 def _dense(covariance) -> Tensor:
-    return covariance if isinstance(covariance, Tensor) else covariance.to_dense()
+    dense = covariance.to_dense() if hasattr(covariance, "to_dense") else covariance
+    return arguments.tensor("kernel(x, x)", dense, "(n, m)")
 
 
-def _check(x: Tensor, m: int) -> None:
-    check_inputs("x", x)
-    if not isinstance(m, int) or not 1 <= m <= len(x):
-        raise ValueError(f"m must be a whole number from 1 to the {len(x)} rows of x; got {m!r}")
+def _check(x: Tensor, m: int) -> int:
+    arguments.tensor("x", x, "(n, d)")
+    return arguments.whole("m", m, 1, len(x))

@@ -10,6 +10,7 @@ from gpytorch.likelihoods import GaussianLikelihood, Likelihood
 from gpytorch.variational import CholeskyVariationalDistribution, VariationalStrategy
 from torch import Tensor
 
+from gpbook_utils import arguments
 from gpbook_utils.private import q_of
 
 
@@ -39,9 +40,7 @@ class ExactModel(gpytorch.models.ExactGP):
         self, x: Tensor, y: Tensor, kernel: Kernel | None = None, likelihood: GaussianLikelihood | None = None
     ):
         check_data(x, y)
-        for name, part, kind in (("kernel", kernel, Kernel), ("likelihood", likelihood, Likelihood)):
-            if part is not None and not isinstance(part, kind):
-                raise ValueError(f"{name} must be an instance of a GPyTorch {kind.__name__}; got {part!r}")
+        _check_parts(kernel, likelihood)
         kernel = RBFKernel() if kernel is None else kernel
         batch_shape = kernel.batch_shape  # empty, unless the kernel stands for a batch of them
         super().__init__(x, y, GaussianLikelihood(batch_shape=batch_shape) if likelihood is None else likelihood)
@@ -87,6 +86,7 @@ class SparseModel(ExactModel):
     ):
         check_data(x, y)
         _check_inducing(z, x)
+        _check_parts(kernel, likelihood)
         likelihood = GaussianLikelihood() if likelihood is None else likelihood
         base = RBFKernel() if kernel is None else kernel
         super().__init__(x, y, InducingPointKernel(base, z.detach().clone(), likelihood), likelihood)
@@ -107,7 +107,7 @@ class VariationalModel(gpytorch.models.ApproximateGP):
             format, 1e-6 in float64 and 1e-4 in float32.
 
     Raises:
-        ValueError: for a ``z`` that is not a finite matrix.
+        ValueError: for a ``z`` that is not a finite matrix, or another argument of a wrong kind.
 
     >>> VariationalModel(torch.zeros(1, 1))(torch.zeros(3, 1)).mean.shape
     torch.Size([3])
@@ -122,7 +122,10 @@ class VariationalModel(gpytorch.models.ApproximateGP):
         learn_inducing_locations: bool = True,
         jitter: float | None = None,
     ):
-        check_inputs("z", z)
+        arguments.tensor("z", z, "(n, d)")
+        _check_parts(kernel, likelihood)
+        arguments.flag("learn_inducing_locations", learn_inducing_locations)
+        jitter = arguments.optional(arguments.real, "jitter", jitter, least=0)
         kernel = RBFKernel() if kernel is None else kernel
         batch_shape = kernel.batch_shape
         super().__init__(
@@ -159,9 +162,9 @@ def set_optimal_q(model: VariationalModel, x: Tensor, y: Tensor) -> None:
         ValueError: as :class:`ExactModel`, and if the data do not suit the inducing points.
     """
     check_data(x, y)
-    strategy, noise = model.variational_strategy, model.likelihood.noise
-    z = strategy.inducing_points
+    z = _inducing_points(model)
     _check_inducing(z, x)
+    strategy, noise = model.variational_strategy, model.likelihood.noise
     eye = torch.eye(len(z)).to(z)
     L = torch.linalg.cholesky(prior_covariance(model, z) + strategy.jitter_val * eye)
     A = torch.linalg.solve_triangular(L, model.covar_module(z, x).to_dense(), upper=False)
@@ -180,6 +183,8 @@ def variational_bound(model: VariationalModel, x: Tensor, y: Tensor) -> Tensor:
         ValueError: as :class:`ExactModel`.
     """
     check_data(x, y)
+    z = _inducing_points(model)
+    _check_format(x, z.dtype, z.device, z.shape[-1])
     model.train()
     return gpytorch.mlls.VariationalELBO(model.likelihood, model, num_data=len(y))(model(x), y)
 
@@ -213,8 +218,8 @@ def prior_covariance(model: gpytorch.models.GP, x: Tensor) -> Tensor:
     tensor([[1., 1.],
             [1., 1.]])
     """
-    if not isinstance(getattr(model, "covar_module", None), Kernel):
-        raise ValueError(f"model must have a kernel, its covar_module; got {type(model).__name__} without one")
+    has_kernel = isinstance(getattr(model, "covar_module", None), Kernel)
+    arguments.need(has_kernel, "model", "a GP with a kernel, its covar_module", model)
     _check_format(x, model.covar_module.dtype, model.covar_module.device)
     with torch.no_grad():
         return model.covar_module(x).to_dense()
@@ -278,6 +283,8 @@ def bitwise_equal(a: gpytorch.models.ExactGP, b: gpytorch.models.ExactGP, x: Ten
     >>> bitwise_equal(ExactModel(x, torch.zeros(3)), ExactModel(x, torch.ones(3)), x)
     {'prior': True, 'posterior': False, 'likelihood': False}
     """
+    for name, model in (("a", a), ("b", b)):
+        _check_exact(model, name=name)
     p, q = posterior(a, x), posterior(b, x)
     return {
         "prior": torch.equal(prior_covariance(a, x), prior_covariance(b, x)),
@@ -286,33 +293,37 @@ def bitwise_equal(a: gpytorch.models.ExactGP, b: gpytorch.models.ExactGP, x: Ten
     }
 
 
-def _check_exact(model, batch: bool = False) -> None:
+def _check_exact(model, batch: bool = False, name: str = "model") -> None:
     if not isinstance(model, gpytorch.models.ExactGP) or model.train_inputs is None:
-        raise ValueError(f"model must be an exact GP with training data; got {type(model).__name__}")
+        raise ValueError(f"{name} must be an exact GP with training data; got {type(model).__name__}")
     targets = tuple(model.train_targets.shape)
     if len(targets) != 1 and not batch:
         raise ValueError(
-            f"model must have targets of shape (n,); got {targets}: GPyTorch broadcasts those to n data sets"
+            f"{name} must have targets of shape (n,); got {targets}: GPyTorch broadcasts those to n data sets"
         )
 
 
 def _check_format(x: Tensor, dtype: torch.dtype, device: torch.device, columns: int | None = None) -> None:
-    check_inputs("x", x)
+    arguments.tensor("x", x, "(n, d)")
     if x.dtype != dtype or x.device != device:
         raise ValueError(f"x must be in the model's format, {dtype} on {device}; got {x.dtype} on {x.device}")
     if columns not in (None, x.shape[1]):
         raise ValueError(f"x must have {columns} columns as the training inputs; got {x.shape[1]}")
 
 
-def check_inputs(name: str, x: Tensor) -> None:
-    """Raise ``ValueError`` unless ``x`` is a finite, non-empty floating-point matrix; ``name`` is for the message."""
-    _check_tensor(name, x, "(n, d)")
-    if x.dim() != 2:
-        raise ValueError(f"{name} must have shape (n, d); got {tuple(x.shape)}")
+def _check_parts(kernel, likelihood) -> None:
+    for name, part, kind in (("kernel", kernel, Kernel), ("likelihood", likelihood, Likelihood)):
+        arguments.optional(arguments.instance, name, part, kind, f"an instance of a GPyTorch {kind.__name__}")
+
+
+def _inducing_points(model) -> Tensor:
+    fits = isinstance(model, gpytorch.models.ApproximateGP) and isinstance(getattr(model, "likelihood", 0), Likelihood)
+    arguments.need(fits, "model", "a variational GP with a likelihood, such as a VariationalModel", model)
+    return model.variational_strategy.inducing_points
 
 
 def _check_inducing(z: Tensor, x: Tensor) -> None:
-    check_inputs("z", z)
+    arguments.tensor("z", z, "(n, d)")
     if z.shape[1] != x.shape[1] or z.dtype != x.dtype or z.device != x.device:
         raise ValueError(
             f"z and x must agree in columns, dtype and device; got {z.shape[1]} {z.dtype} on {z.device} "
@@ -320,19 +331,10 @@ def _check_inducing(z: Tensor, x: Tensor) -> None:
         )
 
 
-def _check_tensor(name: str, tensor: Tensor, shape: str) -> None:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        raise ValueError(f"{name} must be a floating-point tensor of shape {shape}; got {_kind(tensor)}")
-    if tensor.numel() == 0:
-        raise ValueError(f"{name} is empty: shape {tuple(tensor.shape)}")
-    if not torch.isfinite(tensor).all():
-        raise ValueError(f"{name} has NaN or infinite entries")
-
-
 def check_data(x: Tensor, y: Tensor) -> None:
     """Raise ``ValueError`` unless ``x`` and ``y`` are finite, of shapes (n, d) and (n,), and of one format."""
-    _check_tensor("x", x, "(n, d)")
-    _check_tensor("y", y, "(n,)")
+    arguments.tensor("x", x)
+    arguments.tensor("y", y)
     if x.dim() != 2 or y.dim() != 1 or x.shape[0] != y.shape[0]:
         raise ValueError(
             f"x must have shape (n, d) and y shape (n,); got {tuple(x.shape)} and {tuple(y.shape)}"
@@ -342,7 +344,3 @@ def check_data(x: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"x and y must have one dtype and device; got {x.dtype} on {x.device} and {y.dtype} on {y.device}"
         )
-
-
-def _kind(thing) -> str:
-    return str(thing.dtype) if isinstance(thing, Tensor) else type(thing).__name__

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpbook_utils import arguments
+
 
 @dataclass(frozen=True)
 class Format:
@@ -81,9 +83,7 @@ def round_to(x: Tensor, format: Format) -> Tensor:
     tensor([True, True])
     """
     _check_format(format)
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise ValueError(f"x must be a floating-point tensor; got {getattr(x, 'dtype', type(x).__name__)}")
-    wide = x.detach().double()
+    wide = arguments.tensor("x", x, any_entries=True).detach().double()
     return torch.from_numpy(_round(wide.cpu().numpy(), format)).to(wide.device)
 
 
@@ -123,11 +123,9 @@ def cholesky(A: Tensor, format: Format) -> Tensor | None:
             [1., 2.]], dtype=torch.float64)
     """
     r = rounder(format)
-    if not isinstance(A, Tensor) or A.dim() != 2 or A.shape[0] != A.shape[1] or A.numel() == 0:
-        raise ValueError(f"A must be a square matrix; got {_shape(A)}")
-    rest = r(A)
+    rest = r(arguments.tensor("A", A, "(n, n)"))
     if not torch.isfinite(rest).all():
-        raise ValueError(f"A must be finite in {format.name}; it has NaN, infinite or too large entries")
+        raise ValueError(f"A must be finite in {format.name}; it has too large entries")
     L = torch.zeros_like(rest)
     for j in range(len(rest)):
         pivot = rest[j, j]
@@ -159,10 +157,11 @@ def solve_lower(L: Tensor, B: Tensor, format: Format, *, transpose: bool = False
     tensor([1., 2.], dtype=torch.float64)
     """
     r = rounder(format)
-    if not isinstance(L, Tensor) or L.dim() != 2 or L.shape[0] != L.shape[1] or L.numel() == 0:
-        raise ValueError(f"L must be a square matrix; got {_shape(L)}")
-    if not isinstance(B, Tensor) or B.dim() not in (1, 2) or len(B) != len(L):
-        raise ValueError(f"B must have {len(L)} rows and one or two dimensions; got {_shape(B)}")
+    arguments.tensor("L", L, "(n, n)", any_entries=True)
+    arguments.tensor("B", B, "(n,) or (n, m)", any_entries=True)
+    arguments.flag("transpose", transpose)
+    if len(B) != len(L):
+        raise ValueError(f"B must have {len(L)} rows, as L; got {len(B)}")
     L, rest = r(L), r(B)
     if (L.diagonal() == 0).any():
         raise ValueError(f"L must have no zero on its diagonal; it has one in {format.name}")
@@ -197,9 +196,9 @@ def ordered_sum(terms: Tensor, format: Format) -> Tensor:
     >>> ordered_sum(torch.tensor([[2048.0, 1.0, 1.0], [1.0, 1.0, 2048.0]]), FLOAT16)
     tensor([2048., 2050.], dtype=torch.float64)
     """
-    terms = round_to(terms, format)
+    terms = round_to(arguments.tensor("terms", terms, any_entries=True), format)
     if terms.dim() == 0 or terms.shape[-1] == 0:
-        raise ValueError(f"terms must have at least one dimension with at least one entry; got {_shape(terms)}")
+        raise ValueError(f"terms must have at least one dimension with at least one entry; got {tuple(terms.shape)}")
     total = terms[..., 0]
     for column in terms.unbind(-1)[1:]:
         total = round_to(total + column, format)
@@ -225,16 +224,14 @@ def exact_sum(terms: Tensor | Iterable[float], format: Format = FLOAT64) -> floa
     """
     _check_format(format)
     if isinstance(terms, Tensor):
-        if terms.dim() != 1 or not terms.is_floating_point():
-            raise ValueError(f"terms must be floating point of shape (n,); got {terms.dtype} of {_shape(terms)}")
-        terms = terms.detach().double().tolist()
-    terms = list(terms)
-    if not all(map(math.isfinite, terms)):
-        raise ValueError("terms must be finite; there is a NaN or an infinity among them")
+        terms = arguments.tensor("terms", terms, "(n,)", any_entries=True).detach().double().tolist()
+    terms = arguments.items("terms", terms)
     try:
         total = math.fsum(terms)
-    except OverflowError as error:
-        raise ValueError("terms must have a sum that float64 can hold; theirs overflows") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"terms must be finite numbers, with a sum that float64 can hold: {error}") from error
+    if not math.isfinite(total):
+        raise ValueError("terms must be finite; there is a NaN or an infinity among them")
     return float(_round(np.float64(total), format))
 
 
@@ -250,10 +247,5 @@ def _round(x: np.ndarray, format: Format) -> np.ndarray:
 
 
 def _check_format(format) -> None:
-    if not isinstance(format, Format):
-        names = ", ".join(known.name.upper() for known in FORMATS)
-        raise ValueError(f"format must be one of gpbook_utils.precision's {names}; got {format!r}")
-
-
-def _shape(x) -> str:
-    return f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+    names = ", ".join(known.name.upper() for known in FORMATS)
+    arguments.instance("format", format, Format, f"one of gpbook_utils.precision's {names}")

@@ -103,7 +103,7 @@ def run(assignment: Assignment, cells=None, instead: dict[str, str] | None = Non
         By grade id: the answer's values for a probe, ``None`` for another cell, and the exception for one that failed.
     """
     found, namespace = {}, {"__name__": "__main__"}
-    here, display = Path.cwd(), answers.display
+    here, display = Path.cwd(), answers._display
     defaults = torch.get_default_dtype(), torch.get_num_threads()
     try:
         with contextlib.chdir(FOLDER / assignment.name), warnings.catch_warnings(), torch.random.fork_rng():
@@ -114,7 +114,7 @@ def run(assignment: Assignment, cells=None, instead: dict[str, str] | None = Non
                     name = grade_id(cell) or cell.id
                     found[name] = _execute((instead or {}).get(name, cell.source), name, namespace)
     finally:
-        answers.display = display
+        answers._display = display
         torch.set_default_dtype(defaults[0])
         torch.set_num_threads(defaults[1])
         assert Path.cwd() == here
@@ -123,7 +123,7 @@ def run(assignment: Assignment, cells=None, instead: dict[str, str] | None = Non
 
 def _execute(source, name, namespace):
     emitted = []
-    answers.display = lambda shown: emitted.append(shown.bundle[answers.MIME])
+    answers._display = lambda shown: emitted.append(shown.bundle[answers.MIME])
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(source, f"<{name}>", "exec"), namespace)

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -185,3 +187,8 @@ def test_nothing_in_the_reason_tells_the_expected_value():
 def test_a_rule_that_is_none_is_refused(rule):
     with pytest.raises(ValueError, match="a rule is"):
         answers.judge(1, 1, rule)
+
+
+def test_judging_needs_numpy_only():
+    question = "import sys; from gpbook_utils import answers, claims; print({'IPython', 'torch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", question], capture_output=True, text=True).stdout == "set()\n"

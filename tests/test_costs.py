@@ -38,7 +38,7 @@ def test_the_result_is_that_of_the_first_call_and_the_second_is_timed():
 
 def test_products_are_operations_over_two_n_squared(A):
     assert costs.measure(lambda: A @ A).products(12) == 12
-    with pytest.raises(ValueError, match="n must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="n must be a whole number, at least 1; got 0"):
         costs.Cost(None, 1, 0.0).products(0)
 
 
@@ -60,7 +60,7 @@ def test_numbers_have_two_digits(value, shown):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: costs.measure(3), "function must be callable without arguments; got 3"),
+        (lambda: costs.measure(3), "function must be a function of no argument; got 3"),
         (lambda: costs.Table({}), "rows is empty"),
         (lambda: costs.Table({"a": {"x": 1}, "b": {"y": 1}}), "row 'b' must have the columns"),
     ],

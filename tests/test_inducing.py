@@ -87,9 +87,9 @@ def test_k_means_ends_where_each_centre_is_a_mean():
 @pytest.mark.parametrize("rule", RULES)
 def test_bad_input(rule):
     for m in (0, 61, 2.0):
-        with pytest.raises(ValueError, match="m must be a whole number from 1 to the 60 rows"):
+        with pytest.raises(ValueError, match="m must be a whole number, from 1 to 60"):
             RULES[rule](X, m, seed=0)
-    with pytest.raises(ValueError, match="x has NaN"):
+    with pytest.raises(ValueError, match="x has .* NaN or infinite entries"):
         RULES[rule](X / 0, 2, seed=0)
     with pytest.raises(ValueError, match=r"x must have shape \(n, d\)"):
         RULES[rule](X[:, 0], 2, seed=0)
@@ -151,7 +151,7 @@ def test_the_jitter_and_the_points_can_be_held():
         (X[:3].float(), "z and x must agree"),
         (X[0], r"z must have shape \(n, d\)"),
         (X[:0], "z is empty"),
-        (X[:3] / 0, "z has NaN or infinite"),
+        (X[:3] / 0, "z has .* NaN or infinite"),
     ],
 )
 def test_bad_inducing_points(z, message):

@@ -243,14 +243,14 @@ def test_float32_stays_float32():
         ({"batch_size": 0}, "batch_size must be a whole number, from 1 to 183; got 0"),
         ({"batch_size": 184}, "batch_size must be a whole number, from 1 to 183; got 184"),
         ({"steps": 0}, "steps must be a whole number, at least 1; got 0"),
-        ({"lr": 0}, "lr must be positive and finite; got 0"),
+        ({"lr": 0}, "lr must be one finite real number, above 0; got 0"),
         ({"average": 13}, "average must be a whole number, from 0 to 12; got 13"),
         ({"record": 0}, "record must be a whole number"),
         ({"workers": 1.5}, "workers must be a whole number"),
         ({"members": True}, "members must be a whole number"),
-        ({"orders": [1, 2]}, "orders must be 4 whole numbers"),
-        ({"orders": [1, 2, 3, -1]}, "orders must be 4 whole numbers"),
-        ({"seeds": [0.5] * 4}, "seeds must be 4 whole numbers"),
+        ({"orders": [1, 2]}, r"orders must be 4 whole numbers; got \[1, 2\]"),
+        ({"orders": [1, 2, 3, -1]}, r"orders\[3\] must be a whole number, at least 0; got -1"),
+        ({"seeds": [0.5] * 4}, r"seeds\[0\] must be a whole number, at least 0; got 0.5"),
     ],
 )
 def test_bad_options(option, message):

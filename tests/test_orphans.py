@@ -33,5 +33,5 @@ def test_a_child_ends_with_its_killed_parent():
 
 @pytest.mark.parametrize("parent", [0, -1, True, None, "1"])
 def test_bad_input(parent):
-    with pytest.raises(ValueError, match="parent must be the number of a process; got"):
+    with pytest.raises(ValueError, match="parent must be a whole number, at least 1; got"):
         end_with(parent)

@@ -23,12 +23,14 @@ from gpytorch.constraints import GreaterThan
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import InducingPointKernel, RBFKernel, RFFKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.models import ApproximateGP, ExactGP
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from gpbook_utils import inducing
+from gpbook_utils import arguments, inducing
 from gpbook_utils.budget import measuring
 from gpbook_utils.budget.measuring import FORMATS, Cause, Sides
+from gpbook_utils.conditions import computing
 from gpbook_utils.data import load
 from gpbook_utils.machines.machine import COMPATIBLE, LOWERED, run_in
 from gpbook_utils.models import (
@@ -70,12 +72,15 @@ def points(dtype: torch.dtype, step: int = 12) -> tuple[Tensor, Tensor]:
     >>> x.shape, y.dtype
     (torch.Size([122, 1]), torch.float32)
     """
+    arguments.format("dtype", dtype)
+    arguments.whole("step", step)
     table = load("seattle")
     return table.x[::step].to(dtype), table.standardised[::step].to(dtype)
 
 
 def stars(dtype: torch.dtype) -> Tensor:
     """Forty days to predict, in the first two years."""
+    arguments.format("dtype", dtype)
     return torch.linspace(0.05, 2.15, 40, dtype=torch.float64).unsqueeze(-1).to(dtype)
 
 
@@ -99,12 +104,18 @@ def gp(
         floor: the least noise variance that the likelihood allows.
 
     Raises:
-        ValueError: as :class:`gpbook_utils.models.ExactModel`.
+        ValueError: as :class:`gpbook_utils.models.ExactModel`, or for a number that is not positive.
 
     >>> round(gp(torch.float32, noise=0.5).likelihood.noise.item(), 5)
     0.5
     """
-    x, y = data or points(dtype)
+    arguments.format("dtype", dtype)
+    numbers = {"lengthscale": lengthscale, "outputscale": outputscale, "noise": noise, "floor": floor}
+    lengthscale, outputscale, noise, floor = (arguments.real(*number, above=0) for number in numbers.items())
+    arguments.need(floor <= noise, "floor", f"at most the noise, {noise:g}", floor)
+    data = points(dtype) if data is None else data
+    arguments.need(isinstance(data, tuple) and len(data) == 2, "data", "a pair of inputs and targets", data)
+    x, y = data
     model = ExactModel(x, y, ScaleKernel(RBFKernel()), GaussianLikelihood(noise_constraint=GreaterThan(floor)))
     model.covar_module.base_kernel.lengthscale = torch.tensor(lengthscale, dtype=dtype)
     model.covar_module.outputscale = torch.tensor(outputscale, dtype=dtype)
@@ -126,17 +137,29 @@ def _trained(dtype: torch.dtype) -> ExactModel:
 
 def trained(dtype: torch.dtype) -> ExactModel:
     """A copy of the common GP after fifty steps of Adam."""
+    arguments.format("dtype", dtype)
     return copy.deepcopy(_trained(dtype))
 
 
 def says(model) -> dict[str, Tensor]:
     """What a GP of the common data says of the common points."""
+    arguments.instance("model", model, ExactGP, "an exact GP")
     dtype = model.train_targets.dtype
     return measuring.says(model, points(dtype)[0], stars(dtype))
 
 
 def _gaussian(predicted: MultivariateNormal) -> dict[str, Tensor]:
     return {"covariance": predicted.covariance_matrix.detach(), "mean": predicted.mean.detach()}
+
+
+def _two_seeds(side: Callable[[], dict[str, Tensor]]) -> Sides:
+    """One side under each of two states of torch's random generator, which is restored."""
+    sides = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            sides.append(side())
+    return tuple(sides)
 
 
 @contextmanager
@@ -153,6 +176,7 @@ def _only(side: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
 
 def sparse_says(model) -> dict[str, Tensor]:
     """What a variational GP of the common data says of the common points: prior and posterior."""
+    arguments.instance("model", model, ApproximateGP, "a variational GP")
     dtype = model.covar_module.dtype
     return {"prior": prior_covariance(model, points(dtype)[0]), **_gaussian(posterior(model, stars(dtype)))}
 
@@ -169,14 +193,13 @@ def twice(dtype: torch.dtype) -> Sides:
 @cause("Adam, another global seed", NULL, chapter=5)
 def adam_seed(dtype: torch.dtype) -> Sides:
     """Full-batch training under two states of torch's random generator, which is restored."""
-    sides = []
-    with torch.random.fork_rng(devices=[]):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            model = fresh(dtype)
-            fit(model, steps=50)
-            sides.append(says(model))
-    return tuple(sides)
+
+    def side():
+        model = fresh(dtype)
+        fit(model, steps=50)
+        return says(model)
+
+    return _two_seeds(side)
 
 
 # Rounding and hardware ----------------------------------------------------------------------------
@@ -194,13 +217,10 @@ def row_order(dtype: torch.dtype) -> Sides:
 @cause("two threads for one", ROUNDING, chapter=9)
 def threads(dtype: torch.dtype) -> Sides:
     """Every second day, so that the products are large enough to be split; the number of threads is restored."""
-    before, sides = torch.get_num_threads(), []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
+    sides = []
+    for count in (1, 2):
+        with computing(count):
             sides.append(says(gp(dtype, points(dtype, step=2))))
-    finally:
-        torch.set_num_threads(before)
     return tuple(sides)
 
 
@@ -287,12 +307,8 @@ def _covariance(model) -> dict[str, Tensor]:
 @cause("801 points, likelihood twice", SETTING, chapter=6)
 def probes(dtype: torch.dtype) -> Sides:
     """One model of 801 points, asked for its likelihood under two seeds; the generator is restored."""
-    model, sides = _many(dtype), []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            sides.append({"likelihood": marginal_likelihood(model).reshape(1)})
-    return tuple(sides)
+    model = _many(dtype)
+    return _two_seeds(torch.no_grad()(lambda: {"likelihood": marginal_likelihood(model).reshape(1)}))
 
 
 @cause("801 points, iterative solves", SETTING, chapter=6)
@@ -306,12 +322,8 @@ def iterative(dtype: torch.dtype) -> Sides:
 @cause("801 points, LOVE twice", SETTING, chapter=6)
 def love(dtype: torch.dtype) -> Sides:
     """Lanczos variance estimates under two seeds; the generator is restored."""
-    sides = []
-    with torch.random.fork_rng(devices=[]), settings.fast_pred_var():
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            sides.append(_only(_covariance(_many(dtype)), "covariance"))
-    return tuple(sides)
+    with settings.fast_pred_var():
+        return _two_seeds(lambda: _only(_covariance(_many(dtype)), "covariance"))
 
 
 def under_jitters(dtype: torch.dtype, noise: float) -> Sides:
@@ -371,6 +383,7 @@ def optimiser(dtype: torch.dtype) -> Sides:
 
 def optimum(dtype: torch.dtype) -> dict[str, Tensor]:
     """What the common GP says where L-BFGS ends, from GPyTorch's defaults."""
+    arguments.format("dtype", dtype)
 
     def make_model(batch_shape):
         kernel = ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
@@ -384,6 +397,7 @@ def optimum(dtype: torch.dtype) -> dict[str, Tensor]:
 
 def seven(lengthscale: float) -> ExactModel:
     """Seven points from a GP (chapter 3), trained to an optimum from a lengthscale and a noise variance of a half."""
+    lengthscale = arguments.real("lengthscale", lengthscale, above=0)
     rng = np.random.default_rng(0)
     x = torch.from_numpy(np.sort(rng.uniform(-5, 5, 7))).unsqueeze(-1)
     K = torch.exp(-0.5 * (x - x.mT) ** 2) + 0.1 * torch.eye(7, dtype=x.dtype)
@@ -493,14 +507,14 @@ def variational_jitter(dtype: torch.dtype) -> Sides:
 @cause("random features, two seeds", SPARSE, chapter=2)
 def random_features(dtype: torch.dtype) -> Sides:
     """The prior of a kernel that draws fifty random features; the generator is restored."""
-    x, sides = points(dtype)[0], []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            kernel = RFFKernel(num_samples=50, num_dims=1).to(dtype)
-            kernel.lengthscale = torch.tensor(0.25, dtype=dtype)
-            sides.append({"prior": kernel(x).to_dense()})
-    return tuple(sides)
+
+    @torch.no_grad()
+    def side():
+        kernel = RFFKernel(num_samples=50, num_dims=1).to(dtype)
+        kernel.lengthscale = torch.tensor(0.25, dtype=dtype)
+        return {"prior": kernel(points(dtype)[0]).to_dense()}
+
+    return _two_seeds(side)
 
 
 # The program --------------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ of the book are in :mod:`gpbook_utils.budget.causes`; a cause of your own is one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from gpbook_utils import plots
+from gpbook_utils import arguments, plots
 from gpbook_utils.compare import compare
 from gpbook_utils.models import marginal_likelihood, posterior, prior_covariance
 
@@ -59,12 +59,19 @@ class Cause:
 
 
 def cause(name: str, family: str, *, chapter: int, formats: Iterable[torch.dtype] = FORMATS):
-    """Decorate a function of a format that returns two sides, and make it a :class:`Cause`."""
-    return lambda sides: Cause(name, family, chapter, sides, tuple(formats))
+    """Decorate a function of a format that returns two sides, and make it a :class:`Cause`.
+
+    Raises:
+        ValueError: unless ``name`` and ``family`` are lines of text, ``chapter`` a whole number, ``formats`` formats.
+    """
+    formats = tuple(arguments.format("formats", one) for one in arguments.items("formats", formats))
+    named = arguments.line("name", name), arguments.line("family", family), arguments.whole("chapter", chapter)
+    return lambda sides: Cause(*named, arguments.function("sides", sides, "a format"), formats)
 
 
 def says(model, x: Tensor, stars: Tensor) -> dict[str, Tensor]:
     """What an exact GP says: prior covariance at ``x``, posterior at ``stars``, marginal likelihood of its data."""
+    arguments.tensor("stars", stars, "(m, d)")
     predicted = posterior(model, stars)
     with torch.no_grad():
         return {
@@ -75,7 +82,6 @@ def says(model, x: Tensor, stars: Tensor) -> dict[str, Tensor]:
         }
 
 
-@cache
 def measure(cause: Callable[[torch.dtype], Sides], dtype: torch.dtype = torch.float64) -> dict[str, float]:
     """Relative Frobenius differences of the two sides of a cause, by quantity. Measured once in a process.
 
@@ -91,10 +97,16 @@ def measure(cause: Callable[[torch.dtype], Sides], dtype: torch.dtype = torch.fl
     >>> measure(lambda dtype: ({"prior": K.to(dtype)}, {"prior": 2 * K.to(dtype)}))
     {'prior': 1.0}
     """
+    arguments.function("cause", cause, "a format")
+    arguments.format("dtype", dtype)
     if isinstance(cause, Cause) and dtype not in cause.formats:
         raise ValueError(f"dtype must be a format in which {cause.name!r} exists, one of {cause.formats}; got {dtype}")
-    if not callable(cause):
-        raise ValueError(f"cause must be a function of a format; got {cause!r}")
+    once = _measured if isinstance(cause, Hashable) else _measured.__wrapped__
+    return dict(once(cause, dtype))  # a copy: what a reader does to it is not measured again
+
+
+@cache
+def _measured(cause: Callable[[torch.dtype], Sides], dtype: torch.dtype) -> dict[str, float]:
     sides = cause(dtype)
     if not isinstance(sides, tuple) or len(sides) != 2 or not all(isinstance(side, dict) for side in sides):
         raise ValueError(f"a cause must return two dictionaries; {_name(cause)} returned {type(sides).__name__}")
@@ -134,14 +146,22 @@ def chart(
         width: of the figure, in inches.
 
     Raises:
-        ValueError: if there is no cause, or a quantity is unknown.
+        ValueError: if there is no cause, a quantity is unknown, or an argument is of another kind.
     """
-    given, quantities = list(causes), list(quantities)
-    formats = formats or {"float64": torch.float64, "float32": torch.float32}
+    given, quantities = arguments.items("causes", causes), arguments.items("quantities", quantities)
+    formats = {"float64": torch.float64, "float32": torch.float32} if formats is None else formats
+    if not arguments.mapping("formats", formats, torch.dtype):
+        raise ValueError("formats is empty: name at least one")
     if not given:
         raise ValueError("causes is empty: name at least one")
-    if unknown := set(quantities) - QUANTITIES.keys():
-        raise ValueError(f"quantities must be among {', '.join(QUANTITIES)}; got {sorted(unknown)}")
+    if not quantities:
+        raise ValueError("quantities is empty: name at least one")
+    for place, one in enumerate(given):
+        arguments.instance(f"causes[{place}]", one, Cause, "a Cause")
+    for place, one in enumerate(quantities):
+        arguments.one_of(f"quantities[{place}]", one, QUANTITIES)
+    arguments.real("width", width, above=0)
+    arguments.line("alt", alt), arguments.line("caption", caption)
     families = list(dict.fromkeys(cause.family for cause in given))
     ordered = sorted(given, key=lambda cause: families.index(cause.family))
     rows, heads = _places(ordered)

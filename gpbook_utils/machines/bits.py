@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpbook_utils import data
+from gpbook_utils import arguments, data
 from gpbook_utils.machines import machine
 from gpbook_utils.models import ExactModel, marginal_likelihood, posterior, prior_covariance
 
@@ -103,6 +103,7 @@ def hashes(results: Mapping[str, Tensor]) -> dict[str, str]:
     >>> hashes({"zero": torch.zeros(1)}) == hashes({"zero": torch.zeros(2)[:1]})
     True
     """
+    arguments.mapping("results", results, Tensor)
     return {name: hashlib.sha256(value.numpy().tobytes()).hexdigest()[:8] for name, value in results.items()}
 
 
@@ -116,6 +117,7 @@ def computed_in(environment: Mapping[str, str], first: str = "") -> dict[str, Te
     Raises:
         RuntimeError: if the process fails, with what it wrote.
     """
+    arguments.instance("first", first, str, "a text")
     code = f"import torch\n{first}\nfrom gpbook_utils.machines import bits\nbits.write(bits.computations())"
     stored = np.load(io.BytesIO(machine.run_in(environment, code)))
     return {name: torch.from_numpy(stored[name]) for name in stored.files}
@@ -127,6 +129,7 @@ def computed_in_each(environments: Mapping[str, tuple | Mapping]) -> dict[str, d
     >>> computed_in_each({})
     {}
     """
+    arguments.mapping("environments", environments, (tuple, Mapping))
     with ThreadPoolExecutor(2) as pool:
         jobs = {
             name: pool.submit(computed_in, *(setting if isinstance(setting, tuple) else (setting,)))
@@ -137,6 +140,7 @@ def computed_in_each(environments: Mapping[str, tuple | Mapping]) -> dict[str, d
 
 def write(results: Mapping[str, Tensor]) -> None:
     """Write results to the standard output in NumPy's format, for the process that waits for them."""
+    arguments.mapping("results", results, Tensor)
     buffer = io.BytesIO()
     np.savez(buffer, **{name: value.numpy() for name, value in results.items()})
     sys.stdout.buffer.write(buffer.getvalue())
@@ -153,6 +157,8 @@ def shared(*machines: Mapping[str, str]) -> dict[str, bool]:
     """
     if not machines:
         raise ValueError("machines is empty: give the hashes of at least one")
+    for place, one in enumerate(machines):
+        arguments.mapping(f"machines[{place}]", one, str)
     names = [name for name in machines[0] if all(name in hashed for hashed in machines)]
     return {name: len({hashed[name] for hashed in machines}) == 1 for name in names}
 

@@ -23,6 +23,7 @@ import linear_operator
 import numpy as np
 import torch
 
+from gpbook_utils import arguments
 from gpbook_utils.files import PACKAGE
 
 # Settings that change which code computes a result. They are part of the fingerprint.
@@ -77,6 +78,7 @@ def identity(print_: dict | None = None) -> str:
     True
     """
     print_ = fingerprint() if print_ is None else print_
+    arguments.mapping("print_", print_, keys=("cpu", "aten", "threads", "switches"))
     whole = json.dumps(print_, sort_keys=True).encode()
     words = [print_["cpu"], print_["aten"], f"{print_['threads']} threads", print_["switches"].get("MKL_CBWR", "")]
     slug = re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
@@ -122,6 +124,8 @@ def run_in(environment: Mapping[str, str], code: str) -> bytes:
     >>> run_in({"OMP_NUM_THREADS": "1"}, "import os; print(os.environ['OMP_NUM_THREADS'])").split()
     [b'1']
     """
+    arguments.mapping("environment", environment, str)
+    arguments.instance("code", code, str, "a text")
     search_path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.run(
         [sys.executable, "-c", code],
@@ -185,8 +189,10 @@ def run_in_each(command: list[str]) -> dict[str, int]:
     Raises:
         RuntimeError: as :func:`lowered_environment`.
         OSError: if the command can't be started.
+        ValueError: if the command is not a list of texts.
     """
-    statuses = {}
+    statuses, command = {}, arguments.items("command", command)
+    arguments.need(command and all(isinstance(word, str) for word in command), "command", "a list of texts", command)
     for name, variables in environments().items():
         settings = " ".join(f"{key}={value}" for key, value in variables.items())
         print(f"== {name}: {settings or 'no switch is set'}", flush=True)

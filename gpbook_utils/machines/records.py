@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-from gpbook_utils import claims
+from gpbook_utils import arguments, claims
 from gpbook_utils.machines import bits, machine
 
 FIELDS = ("machine", "date", "fingerprint", "claims")
@@ -25,6 +26,7 @@ def load(folder: str | Path) -> list[dict]:
     []
     """
     found = []
+    arguments.instance("folder", folder, (str, os.PathLike), "a path")
     for path in sorted(Path(folder).glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -56,7 +58,7 @@ def label(record: dict) -> str:
     >>> label({"fingerprint": {"cpu": "AMD", "aten": "AVX2", "threads": 1, "switches": {"MKL_CBWR": "COMPATIBLE"}}})
     'AMD, AVX2, 1 thread, COMPATIBLE'
     """
-    found = record["fingerprint"]
+    found = arguments.mapping("record", record, keys=["fingerprint"])["fingerprint"]
     threads = f"{found['threads']} thread{'s' if found['threads'] != 1 else ''}"
     return ", ".join(filter(None, [found["cpu"], found["aten"], threads, found["switches"].get("MKL_CBWR")]))
 
@@ -69,7 +71,7 @@ def hashes(record: dict) -> dict[str, str]:
     >>> hashes({"machine": "an older one"})
     {}
     """
-    stored = dict(record.get("bits", {}))
+    stored = dict(arguments.mapping("record", record).get("bits", {}))
     return stored if stored.pop("edition", None) == bits.EDITION else {}
 
 

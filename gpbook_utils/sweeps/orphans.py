@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 
+from gpbook_utils import arguments
+
 PATIENCE = 0.2  # seconds between two looks
 
 _watched: set[int] = set()
@@ -22,8 +24,7 @@ def end_with(parent: int) -> None:
     Raises:
         ValueError: if ``parent`` is not a process number.
     """
-    if not isinstance(parent, int) or isinstance(parent, bool) or parent < 1:
-        raise ValueError(f"parent must be the number of a process; got {parent!r}")
+    arguments.whole("parent", parent)
     if os.getpid() not in _watched:  # a process that was forked has no thread of its own yet
         _watched.add(os.getpid())
         threading.Thread(target=_watch, args=(parent,), name="end-with-parent", daemon=True).start()

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gpbook_utils import arguments
 from gpbook_utils.files import replace_file
 from gpbook_utils.sweeps.sources import tensor_bytes
 
@@ -32,8 +33,7 @@ def encode(values: dict) -> dict:
     >>> decode(encode({"loss": torch.tensor(0.5), "name": "a"}))
     {'loss': 0.5, 'name': 'a'}
     """
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise ValueError(f"a run must return a dictionary whose keys are texts; got {_short(values)}")
+    arguments.mapping("what a run returns", values)
     return {name: _encode(name, value) for name, value in values.items()}
 
 
@@ -86,7 +86,7 @@ def _encode(name: str, value):
     else:
         raise ValueError(
             f"a run must return numbers, texts, truth values, None, arrays of numbers or dense tensors; "
-            f"{name!r} is {_short(value)}"
+            f"{name!r} is {type(value).__name__}: {arguments.short(value)}"
         )
     return {"kind": kind, "dtype": dtype, "shape": list(value.shape), "base64": base64.b64encode(content).decode()}
 
@@ -103,8 +103,3 @@ def _decode(value: dict):
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _short(value) -> str:
-    text = repr(value)
-    return f"{type(value).__name__}: {text if len(text) <= 80 else text[:77] + '...'}"

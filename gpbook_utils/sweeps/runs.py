@@ -7,7 +7,6 @@ and a call whose runs are all on disk only reads them.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import json
 import math
@@ -35,6 +34,8 @@ from joblib.externals.loky import BrokenProcessPool
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from gpbook_utils import arguments
+from gpbook_utils.conditions import computing
 from gpbook_utils.sweeps import results
 from gpbook_utils.sweeps.orphans import end_with
 from gpbook_utils.sweeps.sources import source_hash
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 FINISHED, FAILED = "finished", "failed"
 COLUMNS = ("seconds", "status", "error")  # after those of the settings, the seed and the values
+MANY = 1024  # threads
 DEATHS = 3  # of its worker, after which a run is not tried again
 LITTER = 30 * 24 * 3600  # seconds after which a hidden file belongs to no living process
 
@@ -117,10 +119,11 @@ def sweep(
     3      2     1   4.0  finished
     """
     settings, seeds = _settings(grid), _seeds(seeds)
-    for name, value in (("workers", workers), ("threads", threads)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}")
-    _check_signature(function, settings[0])
+    arguments.whole("workers", workers)
+    arguments.whole("threads", threads, most=MANY)
+    arguments.flag("retry", retry)
+    arguments.optional(arguments.flag, "progress", progress)
+    arguments.function("function", function, **settings[0], seed=0)
     job = _Job.make(function, folder, threads, retry)
     runs = [_Run(job.key(chosen, seed), chosen, seed) for chosen, seed in itertools.product(settings, seeds)]
     with job.announced():
@@ -182,16 +185,14 @@ class _Job:
             content = cloudpickle.dumps(function)
         except Exception as error:  # cloudpickle raises many kinds
             raise ValueError(f"function cannot be sent to another process: {error}") from error
-        if not isinstance(folder, str | os.PathLike):
-            raise ValueError(f"folder must be a path; got {folder!r}")
-        folder = Path(folder).expanduser().resolve()
+        folder = Path(arguments.instance("folder", folder, (str, os.PathLike), "a path")).expanduser().resolve()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"folder {str(folder)!r} can't be made: {error.strerror}") from error
         name = getattr(function, "__name__", type(function).__name__)
         dtype, call = torch.get_default_dtype(), uuid.uuid4().hex[:12]
-        return cls(content, name, source, environment(), folder, call, threads, dtype, bool(retry))
+        return cls(content, name, source, environment(), folder, call, threads, dtype, retry)
 
     def key(self, settings: dict, seed: int) -> str:
         decisive = [EDITION, self.source, self.environment, settings, seed, self.threads, str(self.dtype)]
@@ -320,23 +321,20 @@ def _dead(deaths: int) -> dict:
 @contextmanager
 def _conditions(seed: int, threads: int, dtype: torch.dtype) -> Iterator[None]:
     """What each run finds, wherever it runs; afterwards all is as it was."""
-    before = torch.get_num_threads(), torch.get_default_dtype(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(threadpool_limits(threads))
+        stack.enter_context(computing(threads, dtype))
         try:
-            torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
             torch.manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
             yield
         finally:
-            torch.set_num_threads(before[0])
-            torch.set_default_dtype(before[1])
-            random.setstate(before[2])
-            np.random.set_state(before[3])  # noqa: NPY002
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
 
 
 @cache
@@ -448,17 +446,14 @@ def _warn_of_death(runs: int) -> None:
 def _settings(grid) -> list[dict]:
     """The settings of each run, in order."""
     if isinstance(grid, dict):
-        for name, values in grid.items():
-            if isinstance(values, str | dict) or not isinstance(values, Iterable):
-                raise ValueError(f"grid[{name!r}] must be a list of values; got {values!r}")
-        grid = {name: list(values) for name, values in grid.items()}
+        grid = {name: arguments.items(f"grid[{name!r}]", values) for name, values in grid.items()}
         if empty := [name for name, values in grid.items() if not values]:
             raise ValueError(f"grid[{empty[0]!r}] must have at least one value; got an empty list")
         chosen = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    elif isinstance(grid, list | tuple) and grid and all(isinstance(one, dict) for one in grid):
-        chosen = [dict(one) for one in grid]
     else:
-        raise ValueError(f"grid must be a dictionary of lists, or a list of dictionaries; got {grid!r}")
+        listed = isinstance(grid, list | tuple) and grid and all(isinstance(one, dict) for one in grid)
+        arguments.need(listed, "grid", "a dictionary of lists, or a list of dictionaries", grid)
+        chosen = [dict(one) for one in grid]
     names = list(chosen[0])
     for one in chosen:
         if set(one) != set(names):
@@ -486,13 +481,8 @@ def _setting(name: str, value):
 
 
 def _seeds(seeds) -> list[int]:
-    if isinstance(seeds, str | bytes) or not isinstance(seeds, Iterable):
-        raise ValueError(f"seeds must be a list of whole numbers such as range(8); got {seeds!r}")
-    seeds = list(seeds)
-    whole = all(isinstance(seed, int | np.integer) and not isinstance(seed, bool) for seed in seeds)
-    if not seeds or not whole or not all(0 <= seed < 2**32 for seed in seeds):
-        raise ValueError(f"seeds must be whole numbers from 0 to 2^32 - 1, at least one; got {seeds!r}")
-    seeds = [int(seed) for seed in seeds]
+    seeds = arguments.items("seeds", seeds)
+    seeds = arguments.wholes("seeds", seeds, max(len(seeds), 1), 2**32 - 1)
     if twice := _twice((seed,) for seed in seeds):
         raise ValueError(f"seeds must be distinct; {twice[0]} stands there twice")
     return seeds
@@ -502,22 +492,6 @@ def _twice(rows: Iterable[tuple]) -> tuple | None:
     """The first row that equals an earlier one."""
     seen = set()
     return next((row for row in rows if row in seen or seen.add(row)), None)
-
-
-def _check_signature(function, settings: dict) -> None:
-    if not callable(function):
-        raise ValueError(f"function must be callable; got {function!r}")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # compiled code may have none
-        return
-    try:
-        signature.bind(**settings, seed=0)
-    except TypeError as error:
-        names = ", ".join([*settings, "seed"])
-        raise ValueError(
-            f"function must take {names} by name; it is {function.__name__}{signature} ({error})"
-        ) from error
 
 
 def _table(runs: list[_Run], found: dict[str, dict]) -> DataFrame:

@@ -20,7 +20,7 @@ from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
-from gpbook_utils import private
+from gpbook_utils import arguments, private
 
 REASONS = {
     NanError: "the covariance has NaN entries",
@@ -92,8 +92,7 @@ class Layout:
             ValueError: for an empty ``starts``, an unknown name, a parameter named twice, a wrong shape, different
                 numbers of starts, or values that are not finite or violate the parameter's constraint.
         """
-        if not isinstance(starts, dict) or not starts:
-            raise ValueError(f"starts must be a non-empty dictionary of tensors; got {starts!r}")
+        arguments.need(isinstance(starts, dict) and starts, "starts", "a non-empty dictionary of tensors", starts)
         spelt = {spelling: slot for slot in self.slots for spelling in slot.spellings}
         rows, seen = None, {}
         for name, given in starts.items():
@@ -105,7 +104,10 @@ class Layout:
             if slot.name in seen:
                 raise ValueError(f"starts names one parameter twice: {seen[slot.name]!r} and {name!r}")
             seen[slot.name] = name
-            value = torch.as_tensor(given, dtype=self.dtype).detach()
+            try:
+                value = torch.as_tensor(given, dtype=self.dtype).detach()
+            except (TypeError, ValueError, RuntimeError):
+                value = arguments.need(False, f"starts[{name!r}]", "a tensor of numbers", given)
             if value.dim() == 0 or len(value) == 0:
                 raise ValueError(f"starts[{name!r}] must have one entry for each start; got shape {tuple(value.shape)}")
             if rows is None:
@@ -319,13 +321,16 @@ def build(make_model: MakeModel, batch_shape: torch.Size) -> tuple[gpytorch.Modu
     """Call ``make_model``; the global random generator is left as it was.
 
     Raises:
-        ValueError: if it does not return a model and a likelihood.
+        ValueError: if it is no function of a batch shape, or does not return a model and a likelihood.
     """
+    arguments.function("make_model", make_model, "batch_shape")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = make_model(batch_shape)
     if not isinstance(made, tuple) or len(made) != 2 or not all(isinstance(part, gpytorch.Module) for part in made):
-        raise ValueError(f"make_model(batch_shape) must return a GPyTorch model and its likelihood; got {made!r:.200}")
+        raise ValueError(
+            f"make_model(batch_shape) must return a GPyTorch model and its likelihood; got {arguments.short(made)}"
+        )
     return made
 
 

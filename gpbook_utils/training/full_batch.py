@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
-
 import gpytorch
 import torch
 from torch import Tensor
 
+from gpbook_utils import arguments
 from gpbook_utils.models import marginal_likelihood
 
 
@@ -48,16 +46,13 @@ def fit_in_turns(*models: gpytorch.models.ExactGP, steps: int = 100, lr: float =
         ValueError: as :func:`fit`, and if no model is given.
     """
     if not models:
-        raise ValueError("fit_in_turns needs at least one model")
+        raise ValueError("models is empty: fit_in_turns needs at least one model")
     for turn, model in enumerate(models):
         if not isinstance(model, gpytorch.models.ExactGP) or model.train_inputs is None:
             raise ValueError(f"model {turn} must be an exact GP with training data; got {type(model).__name__}")
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(f"model {turn} has no parameter to train: requires_grad is off for all of them")
-    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
-        raise ValueError(f"steps must be a whole number, at least 1; got {steps!r}")
-    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < math.inf:
-        raise ValueError(f"lr must be a positive finite number; got {lr!r}")
+    steps, lr = arguments.whole("steps", steps), arguments.real("lr", lr, above=0)
     optimisers = [torch.optim.Adam(model.parameters(), lr=lr) for model in models]
     losses = torch.empty(steps, len(models), dtype=torch.float64)
     for step in range(steps):

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gpbook_utils import private
+from gpbook_utils import arguments, private
+from gpbook_utils.conditions import computing
 from gpbook_utils.models import check_data
 from gpbook_utils.training.batches import BatchLoss, Layout, MakeModel, build, parameters_of
 from gpbook_utils.training.restarts import Restarts, run
@@ -113,16 +114,12 @@ def fit_minibatches(
     >>> result.losses.shape, result.failures
     (torch.Size([2]), {})
     """
-    _check(batch_size, len(y) if isinstance(y, Tensor) else 0, steps, lr, average, record, workers, members)
-    layout, rows = _begin(make_model, x, y, starts, seeds)
-    orders = _check_seeds("orders", orders, len(rows))
-    settings = {
-        "batch_size": batch_size,
-        "steps": steps,
-        "lr": lr,
-        "average": average,
-        "record": record or max(1, steps // 20),
-    }
+    settings = _settings(x, y, batch_size, steps, lr)
+    settings["average"] = arguments.whole("average", average, 0, steps)
+    settings["record"] = arguments.optional(arguments.whole, "record", record) or max(1, steps // 20)
+    workers, members = arguments.whole("workers", workers), arguments.whole("members", members)
+    arguments.optional(arguments.flag, "progress", progress)
+    layout, rows, orders = _begin(make_model, x, starts, orders, seeds)
     with tqdm(total=len(rows) * steps, unit="step", disable=None if progress is None else not progress) as bar:
         serial = workers == 1 or len(rows) <= members
         tick, dtype = {"tick": bar.update} if serial else {}, torch.get_default_dtype()
@@ -160,13 +157,13 @@ def fit_alone(
     Raises:
         ValueError: as :func:`fit_minibatches`.
     """
-    _check(batch_size, len(y) if isinstance(y, Tensor) else 0, steps, lr, 0, None, 1, 1)
-    layout, rows = _begin(make_model, x, y, starts, seeds)
-    orders = _check_seeds("orders", orders, len(rows))
+    settings = _settings(x, y, batch_size, steps, lr)
+    layout, rows, orders = _begin(make_model, x, starts, orders, seeds)
+    arguments.whole("member", member, 0, len(rows) - 1)
     model, likelihood = build(_Started(make_model), torch.Size())
     layout.write(rows[member], parameters_of(model, likelihood))
     objective = gpytorch.mlls.VariationalELBO(likelihood, model, num_data=len(y))
-    optimiser = torch.optim.Adam(objective.parameters(), lr=lr)
+    optimiser = torch.optim.Adam(objective.parameters(), lr=settings["lr"])
     losses = []
     for _, batch in zip(range(steps), batches(len(y), batch_size, orders[member]), strict=False):
         optimiser.zero_grad()
@@ -180,9 +177,14 @@ def fit_alone(
 def one_ulp(starts: dict[str, Tensor], name: str = INDUCING_POINTS) -> dict[str, Tensor]:
     """The starts with every number of one parameter moved up by one ulp: the smallest other start there is.
 
+    Raises:
+        ValueError: if ``starts`` has no tensor or list of numbers under that name.
+
     >>> float(one_ulp({"z": torch.ones(1).double()}, "z")["z"]) == 1 + 2**-52
     True
     """
+    if arguments.line("name", name) not in arguments.mapping("starts", starts):
+        raise ValueError(f"starts must have the name {name!r}; it has {', '.join(starts) or 'none'}")
     value = torch.as_tensor(starts[name])
     return {**starts, name: torch.nextafter(value, torch.full_like(value, math.inf))}
 
@@ -255,9 +257,17 @@ class _Part:
     ends: list[tuple[Tensor, Tensor, Tensor]]  # of the last iterate, and of the average: rows, losses, slopes
 
 
-def _begin(make_model, x, y, starts, seeds) -> tuple[Layout, Tensor]:
-    """The layout of the models, and the raw parameters of all members before the first step."""
+def _settings(x, y, batch_size, steps, lr) -> dict:
     check_data(x, y)
+    return {
+        "batch_size": arguments.whole("batch_size", batch_size, 1, len(y)),
+        "steps": arguments.whole("steps", steps),
+        "lr": arguments.real("lr", lr, above=0),
+    }
+
+
+def _begin(make_model, x, starts, orders, seeds) -> tuple[Layout, Tensor, list]:
+    """The layout of the models, the raw parameters of all members before the first step, and their orders."""
     model, likelihood = build(make_model, torch.Size())
     if private.q_of(getattr(model, "variational_strategy", None)) is None:
         raise ValueError(
@@ -270,7 +280,8 @@ def _begin(make_model, x, y, starts, seeds) -> tuple[Layout, Tensor]:
         )
     layout = Layout(make_model)
     rows = layout.rows(starts)
-    seeds = _check_seeds("seeds", seeds, len(rows))
+    orders = [None] * len(rows) if orders is None else arguments.wholes("orders", orders, len(rows))
+    seeds = [None] * len(rows) if seeds is None else arguments.wholes("seeds", seeds, len(rows))
     strategy, parameters = model.variational_strategy, parameters_of(model, likelihood)
     if x.dtype != layout.dtype or x.shape[-1] != strategy.inducing_points.shape[-1]:
         raise ValueError(
@@ -293,7 +304,7 @@ def _begin(make_model, x, y, starts, seeds) -> tuple[Layout, Tensor]:
             q.initialize_variational_distribution(strategy.prior_distribution)
         for slot, parameter in open_slots:
             row[slot.columns] = parameter.detach().flatten()
-    return layout, rows
+    return layout, rows, orders
 
 
 def _train(
@@ -308,15 +319,9 @@ def _train(
     tick: Callable = lambda count: None,
 ) -> _Part:
     """Train some members in one thread, here or in a worker; nothing global is different afterwards."""
-    before = torch.get_num_threads(), torch.get_default_dtype()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(dtype)
-    try:
+    with computing(1, dtype):
         loss = VariationalLoss(make_model, Layout(make_model), members, len(y))
         return _steps(loss, x, y, rows, orders, tick, **settings)
-    finally:
-        torch.set_num_threads(before[0])
-        torch.set_default_dtype(before[1])
 
 
 def _steps(loss, x, y, rows: Tensor, orders: list, tick, *, batch_size, steps, lr, average, record) -> _Part:
@@ -372,42 +377,25 @@ def _collect(parts: list[_Part], layout: Layout, make_model: MakeModel, steps: i
             failures[count + member], last[count + member] = reason, step
         count += part.rows.shape[1]
     trajectories = {**layout.values(path), "loss": torch.cat([part.losses for part in parts], 1).T}
-    averaged = None
-    for which in reversed(range(len(parts[0].ends))):
-        rows, losses, slopes = (torch.cat(pieces) for pieces in zip(*(part.ends[which] for part in parts), strict=True))
+    found = []
+    for ends in zip(*(part.ends for part in parts), strict=True):
+        rows, losses, slopes = (torch.cat(pieces) for pieces in zip(*ends, strict=True))
         reasons = {
             member: failures.get(member, "the loss of all data is not finite, at the end")
             for member in losses.isnan().nonzero().flatten().tolist()
         }
-        ends = (layout.values(rows), losses, slopes, last, trajectories, reasons, [], rows, make_model)
-        if which:
-            averaged = Restarts(*ends)
-    return Minibatches(*ends, recorded=torch.tensor(parts[0].recorded), averaged=averaged)
-
-
-def _check(batch_size, n, steps, lr, average, record, workers, members) -> None:
-    whole = {
-        "batch_size": (batch_size, 1, max(n, 1)),
-        "steps": (steps, 1, math.inf),
-        "average": (average, 0, steps),
-        "record": (1 if record is None else record, 1, math.inf),
-        "workers": (workers, 1, math.inf),
-        "members": (members, 1, math.inf),
-    }
-    for name, (value, low, high) in whole.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            needed = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ValueError(f"{name} must be a whole number, {needed}; got {value!r}")
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be positive and finite; got {lr!r}")
-
-
-def _check_seeds(name: str, seeds, count: int) -> list:
-    """A whole number for each member, or ``None`` for each."""
-    if seeds is None:
-        return [None] * count
-    seeds = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
-    if len(seeds) != count or not whole:
-        raise ValueError(f"{name} must be {count} whole numbers, not negative, one for each start; got {seeds!r:.200}")
-    return seeds
+        found.append(
+            Restarts(
+                parameters=layout.values(rows),
+                losses=losses,
+                slopes=slopes,
+                steps=last,
+                trajectories=trajectories,
+                failures=reasons,
+                jittered=[],
+                _raw=rows,
+                _make_model=make_model,
+            )
+        )
+    end, averaged = found[0], found[1] if found[1:] else None
+    return Minibatches(**vars(end), recorded=torch.tensor(parts[0].recorded), averaged=averaged)

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from gpbook_utils import arguments
+from gpbook_utils.conditions import computing
 from gpbook_utils.training.batches import ExactLoss, Layout, MakeModel, build, parameters_of
 
 STEPWISE = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -67,8 +69,17 @@ class Restarts:
         """A model and its likelihood with the parameters at the end of one start, in training mode.
 
         Of several starts, given as a slice or a list: one batch of models.
+
+        Raises:
+            ValueError: if there is no such start.
         """
+        count = len(self._raw)
+        if not isinstance(start, slice):
+            for one in start if isinstance(start, list) else [start]:
+                arguments.whole("start", one, -count, count - 1)
         raw = self._raw[start]
+        if not raw.numel():
+            raise ValueError(f"start must name at least one of {count}; got {start!r}")
         made = build(self._make_model, raw.shape[:-1])
         Layout(self._make_model).write(raw, parameters_of(*made))
         return made
@@ -132,7 +143,12 @@ def fit_restarts(
     >>> result.losses.shape, result.failures
     (torch.Size([2]), {})
     """
-    _check(steps, lr, optimizer, tol, workers, members)
+    lr, tol = arguments.real("lr", lr, above=0), arguments.real("tol", tol, above=0)
+    steps, workers = arguments.whole("steps", steps), arguments.whole("workers", workers)
+    arguments.one_of("optimizer", optimizer, [*STEPWISE, "lbfgs"])
+    arguments.flag("closed_form", closed_form)
+    arguments.optional(arguments.flag, "progress", progress)
+    arguments.optional(arguments.whole, "members", members)
     model, _ = build(make_model, torch.Size())
     if not isinstance(model, gpytorch.models.ExactGP):
         raise ValueError(f"make_model must return an ExactGP; got {type(model).__name__}")
@@ -175,18 +191,12 @@ class _Path:
 
 def _train(make_model, rows: Tensor, members: int, closed_form: bool, settings: dict, dtype) -> list[_Path]:
     """Train some starts in one thread, here or in a worker; nothing global is different afterwards."""
-    before = torch.get_num_threads(), torch.get_default_dtype()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(dtype)
-    try:
+    with computing(1, dtype):
         loss = ExactLoss(make_model, Layout(make_model), members, closed_form)
         if settings["optimizer"] in STEPWISE:
             return _stepwise(loss, rows, STEPWISE[settings["optimizer"]], settings["lr"], settings["steps"])
         with threadpool_limits(1, "blas"):  # SciPy has a BLAS of its own, whose threads wait for each other
             return _lbfgs(loss, rows, members, settings["tol"], settings["steps"])
-    finally:
-        torch.set_num_threads(before[0])
-        torch.set_default_dtype(before[1])
 
 
 def _stepwise(loss, rows: Tensor, optimizer, lr: float, steps: int) -> list[_Path]:
@@ -332,15 +342,3 @@ def _collect(paths: list[_Path], layout: Layout, make_model: MakeModel) -> Resta
         _raw=ends,
         _make_model=make_model,
     )
-
-
-def _check(steps, lr, optimizer, tol, workers, members) -> None:
-    known = [*STEPWISE, "lbfgs"]
-    if optimizer not in known:
-        raise ValueError(f"optimizer must be one of {', '.join(map(repr, known))}; got {optimizer!r}")
-    for name, value in (("steps", steps), ("workers", workers), ("members", 1 if members is None else members)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}")
-    for name, value in (("lr", lr), ("tol", tol)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive; got {value!r}")
