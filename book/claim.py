@@ -1,7 +1,7 @@
-"""One claim on its whole way: ``make claim C=07 ID=name`` runs all that a pull request needs of it, and says what lacks.
+"""One claim on its way: ``make claim C=07 ID=name`` runs all that a pull request needs of it, and says what lacks.
 
-The chapter is run and stored in guard mode, the claim's sabotages are applied, the ledger page is brought up to date and
-the book is linted. Nothing is written but what `make run` writes.
+The chapter is run and stored in guard mode, the claim's sabotages are applied, the ledger page is brought up to date
+and the book is linted. Nothing is written but what `make run` writes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def follow(root: Path, chapter: str, id: str, report=print) -> list[str]:
         ChapterError: if the chapter does not run, or the run refutes a claim.
     """
     if not chapter or not id:
-        raise ValueError(f"name a chapter and a claim, as in `make claim C=07 ID=name`; got C={chapter!r} and ID={id!r}")
+        raise ValueError(
+            f"name a chapter and a claim, as in `make claim C=07 ID=name`; got C={chapter!r} and ID={id!r}"
+        )
     (path,) = notebooks.select(root / "chapters", chapter)
     notebooks.run(path)
     decided = {claim["id"]: claim for claim in stored_claims.read(path)}

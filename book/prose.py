@@ -1,8 +1,8 @@
 """Sentences that stand in prose and are decided by cells: read from Markdown with the page's own parser.
 
-A claimed sentence is the text of a link, ``[A model of 801 points gives two likelihoods](#claim-n801-differs).`` A bare
-``#claim-id`` is the sentence itself, exactly once in the book; its title, if it has one, says in full what a clause can't
-say alone. ``NN_name.ipynb#claim-id`` mentions a sentence that stands elsewhere.
+A claimed sentence is the text of a link, ``[A model of 801 points gives two likelihoods](#claim-n801-differs).`` A
+bare ``#claim-id`` is the sentence itself, exactly once in the book; its title, if it has one, says in full what a
+clause can't say alone. ``NN_name.ipynb#claim-id`` mentions a sentence that stands elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from markdown_it.token import Token
 from myst_parser.config.main import MdParserConfig
 from myst_parser.parsers.mdit import create_md_parser
 
-CONFIG = Path(__file__).parents[1] / "_config.yml"
+CONFIG = Path(__file__).resolve().parents[1] / "_config.yml"
 ANCHOR = "#claim-"
 
 
@@ -55,9 +55,9 @@ class Mention:
 
 
 def mentions(markdown: str) -> list[Mention]:
-    """The links to claims in a Markdown text, in order.
+    r"""The links to claims in a Markdown text, in order.
 
-    >>> [(m.id, m.text, m.file) for m in mentions("See [one\\nlikelihood $p$](#claim-a) and [it](01_x.ipynb#claim-b).")]
+    >>> [(m.id, m.text, m.file) for m in mentions("See [one\nlikelihood $p$](#claim-a) and [it](01_x.ipynb#claim-b).")]
     [('a', 'one likelihood $p$', ''), ('b', 'it', '01_x.ipynb')]
     """
     found: list[Mention] = []

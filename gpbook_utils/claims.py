@@ -96,7 +96,7 @@ def above(measured, bound: float, *, reason: str) -> Check:
 
 
 def exponent(x, y, expected: float, *, tol: float, reason: str) -> Check:
-    """The exponent p of a law y = c·x^p, fitted by least squares to the logarithms, lies within ``tol`` of ``expected``.
+    """The exponent p of a law y = c·x^p, by least squares on the logarithms, lies within ``tol`` of ``expected``.
 
     Args:
         x: at least three positive numbers, not all equal.

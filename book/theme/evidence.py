@@ -1,7 +1,8 @@
 """Checked prose on the page: a claimed sentence, a small button behind it, and the evidence that the button opens.
 
 In Markdown a claimed sentence is a link to ``#claim-id`` (:mod:`book.prose`). Here the link becomes plain text and a
-native popover button, which needs no script; in print the mark is a number and the evidence stands at the chapter's end.
+native popover button, which needs no script; in print the mark is a number, and the evidence stands at the end of the
+chapter.
 A claim that no cell decides is a warning, which stops the strict build.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -21,6 +23,7 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 from book import stored_claims
+from book.theme.folds import fold, fold_title
 from gpbook_utils.claims import CHECK, HOLDS, REFUTED, UNOBSERVABLE, digest
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,10 @@ class claimed(nodes.General, nodes.Inline, nodes.TextElement):  # noqa: N801  (d
     """Words that a cell decides."""
 
 
+class mark(nodes.General, nodes.Inline, nodes.TextElement):  # noqa: N801
+    """The last of these words, with the button behind it."""
+
+
 class FindSentences(SphinxTransform):
     """Turns each link to a claim into claimed words, and keeps what the page's notebook has decided."""
 
@@ -41,12 +48,12 @@ class FindSentences(SphinxTransform):
         """Change the document in place."""
         name = self.env.docname
         decisions = decisions_of(self.env)
-        for id in [id for id, claim in decisions.items() if claim["page"] == name]:
-            del decisions[id]
         path = Path(self.env.doc2path(name))
         if path.suffix == ".ipynb":
             stored = stored_claims.from_notebook(json.loads(path.read_text(encoding="utf-8")), path.stem)
             decisions.update({claim["id"]: {**claim, "page": name} for claim in stored})
+            for record in recorded(self.env):
+                self.env.note_dependency(str(record))
         for link in list(self.document.findall(nodes.reference)):
             uri = link.get("refuri", "")
             if link.get("id_link") and uri.startswith(f"#{PREFIX}"):
@@ -63,6 +70,22 @@ class FindSentences(SphinxTransform):
         if len(words) == 1 and isinstance(words[0], nodes.inline):  # MyST's wrapper of a cross-reference's text
             words = words[0].children
         link.replace_self(claimed("", "", *words, claim=target.removeprefix(PREFIX)))
+
+
+class FoldDecisions(SphinxTransform):
+    """Folds each cell that decides under a line that names what it decides; in JupyterLab it stays open."""
+
+    default_priority = 401
+
+    def apply(self, **kwargs: object) -> None:
+        """Change the document in place."""
+        for cell in [n for n in self.document.findall(nodes.container) if n.get("nb_element") == "cell_code"]:
+            shown = "".join(raw.astext() for raw in cell.findall(nodes.raw) if "html" in raw["format"])
+            if ids := re.findall(rf'class="gp-decision"[^>]* id="{PREFIX}([\w-]+)"', shown):
+                folded = fold(classes=["gp-fold", "gp-deciding"])
+                folded += fold_title("", f"How this is decided: {', '.join(ids)}")
+                cell.replace_self(folded)
+                folded += cell
 
 
 class ShowEvidence(SphinxPostTransform):
@@ -83,10 +106,11 @@ class ShowEvidence(SphinxPostTransform):
                 continue
             place["number"] = number.setdefault(id, len(number) + 1)
             place["verdict"] = decisions[id]["verdict"]
+            keep_together(place)
         here = [c for c in decisions.values() if c["page"] == self.env.docname and "kind" in c]
         if not number and not here:
             return
-        records = read_records(Path(self.env.srcdir) / "records")
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in recorded(self.env)]
         link = {c["id"]: self._address(c) for c in decisions.values()}
         popovers = "".join(popover(decisions[id], link[id], records) for id in number)
         findings = sorted((c for c in here if c["kind"] != CHECK), key=lambda c: number.get(c["id"], 0))
@@ -102,6 +126,18 @@ class ShowEvidence(SphinxPostTransform):
         return f"{target}#{PREFIX}{claim['id']}"
 
 
+def keep_together(place: nodes.Element) -> None:
+    """Put the last word of the claimed words into a node of its own, which does not part from its mark."""
+    last = place.children[-1]
+    if isinstance(last, nodes.Text):
+        head, space, tail = last.astext().rpartition(" ")
+        place.replace(last, nodes.Text(head + space))
+        last = nodes.Text(tail)
+    else:
+        place.remove(last)
+    place += mark("", "", last, **{key: place[key] for key in ("claim", "number", "verdict")})
+
+
 def decisions_of(env: BuildEnvironment) -> dict[str, dict]:
     """What the notebooks of the book have decided, by id; kept between builds."""
     if not hasattr(env, "gpbook_decisions"):
@@ -109,9 +145,21 @@ def decisions_of(env: BuildEnvironment) -> dict[str, dict]:
     return env.gpbook_decisions
 
 
-def read_records(folder: Path) -> list[dict]:
-    """The recorded machines, as they are stored; their claims are all that is needed here."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+def forget(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
+    """Drop what a page has decided; Sphinx calls this before it reads the page again."""
+    decisions = decisions_of(env)
+    for id in [id for id, claim in decisions.items() if claim["page"] == docname]:
+        del decisions[id]
+
+
+def merge(app: Sphinx, env: BuildEnvironment, docnames: set[str], other: BuildEnvironment) -> None:
+    """Take over what a process that read some of the pages has found."""
+    decisions_of(env).update({id: claim for id, claim in decisions_of(other).items() if claim["page"] in docnames})
+
+
+def recorded(env: BuildEnvironment) -> list[Path]:
+    """The records of machines; a page that shows their span is built anew when one comes."""
+    return sorted((Path(env.srcdir) / "records").glob("*.json"))
 
 
 def span(claim: dict, records: list[dict]) -> str:
@@ -182,21 +230,35 @@ def visit(self: HTML5Translator, node: claimed) -> None:
 
 
 def depart(self: HTML5Translator, node: claimed) -> None:
-    """Close the claimed words, and put their mark behind them; a word joiner keeps both on one line."""
-    verdict, id = node["verdict"], node["claim"]
+    """Close them."""
+    self.body.append("</span>")
+
+
+def visit_mark(self: HTML5Translator, node: mark) -> None:
+    """Open the last word and its mark, which stay on one line."""
+    self.body.append('<span class="gp-tail">')
+
+
+def depart_mark(self: HTML5Translator, node: mark) -> None:
+    """Write the button, and the number that stands for it in print."""
+    verdict, number = node["verdict"], node["number"]
     self.body.append(
-        f'</span>\u2060<button type="button" class="gp-mark" popovertarget="evidence-{id}" data-verdict="{verdict}" '
-        f'aria-label="{verdict}; evidence {node["number"]}"><span aria-hidden="true">{MARKS[verdict]}</span></button>'
-        f'<sup class="gp-note">{node["number"]}</sup>'
+        f'<button type="button" class="gp-mark" popovertarget="evidence-{node["claim"]}" data-verdict="{verdict}" '
+        f'aria-label="{verdict}; evidence {number}"><span aria-hidden="true">{MARKS[verdict]}</span></button>'
+        f'<sup class="gp-note">{number}</sup></span>'
     )
 
 
-def skip(self: object, node: claimed) -> None:
+def skip(self: object, node: nodes.Element) -> None:
     """In other formats the words are enough."""
 
 
 def setup(app: Sphinx) -> None:
     """Register the node and both transforms."""
     app.add_node(claimed, html=(visit, depart), latex=(skip, skip), text=(skip, skip))
+    app.add_node(mark, html=(visit_mark, depart_mark), latex=(skip, skip), text=(skip, skip))
+    app.connect("env-purge-doc", forget)
+    app.connect("env-merge-info", merge)
     app.add_transform(FindSentences)
+    app.add_transform(FoldDecisions)
     app.add_post_transform(ShowEvidence)
