@@ -104,7 +104,8 @@ def synthetic(
     Args:
         layout: ``"box"``, uniform in the cube; or ``"clusters"``, five Gaussian clusters with a standard deviation of
             0.03 around uniform centres.
-        n, d: number of points, and of inputs.
+        n: number of points.
+        d: number of inputs.
         seed: of all draws.
         lengthscale: of the function, in the unit of the inputs.
         noise: standard deviation of the observations.
