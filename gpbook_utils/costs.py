@@ -110,23 +110,8 @@ def _number(value: float) -> str:
     return f"{value:.1e}" if digits > 5 else f"{value:,.{digits}f}"
 
 
-def _cholesky(a_shape, *args, out_shape=None, **kwargs) -> int:
-    *batch, n, _ = a_shape
-    return math.prod(batch) * n**3 // 3
-
-
-def _cholesky_solve(b_shape, *args, out_shape=None, **kwargs) -> int:
-    *batch, n, columns = b_shape
-    return math.prod(batch) * 2 * n**2 * columns
-
-
-def _triangular_solve(a_shape, b_shape, *args, out_shape=None, **kwargs) -> int:
-    *batch, n, columns = b_shape
-    return math.prod(batch) * n**2 * columns
-
-
-_FORMULAS = {
-    torch.ops.aten.linalg_cholesky_ex: _cholesky,
-    torch.ops.aten.cholesky_solve: _cholesky_solve,
-    torch.ops.aten.linalg_solve_triangular: _triangular_solve,
+_FORMULAS = {  # of the shapes (..., n, n) of a matrix and (..., n, columns) of right-hand sides
+    torch.ops.aten.linalg_cholesky_ex: lambda a, *_, **options: math.prod(a) * a[-1] // 3,
+    torch.ops.aten.cholesky_solve: lambda b, *_, **options: 2 * math.prod(b) * b[-2],
+    torch.ops.aten.linalg_solve_triangular: lambda a, b, *_, **options: math.prod(b) * b[-2],
 }

@@ -7,63 +7,60 @@ A chapter describes panels, and :func:`show` displays them with a slider that pi
     map.points(optima_x, optima_y)    # one array of numbers: stays
     explorer.show(starts, [map, ...], label="start", text=sentences, alt="...", caption="...")
 
-The same description makes two pictures. Where scripts run, that is an SVG for each panel, in which a script of a few
-lines sets attributes. In print, without scripts, and where notebooks are only viewed, it is a png of a few frames.
+Matplotlib draws each panel. Where scripts run, as an SVG that holds what moves once for each frame, of which a script
+of a few lines shows one. In print, without scripts, and where notebooks are only viewed, as a png of a few frames.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import html
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from IPython.display import Markdown, display
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator
-from PIL import Image
+from matplotlib.figure import Figure
 
 from gpbook_utils import plots
 from gpbook_utils.plots import BLUE
 
 LARGEST = 120_000  # bytes of HTML
-_WIDTH, _HEIGHT = 340, 290  # of a panel, in the units of its SVG
-_LEFT, _TOP, _RIGHT, _BOTTOM = 52, 26, 328, 244  # of its axes
-_SCALES = ("linear", "log")
 
 _STYLE = """
-.gp-explorer.live > img, .gp-explorer .gp-stage { display: none; }
-.gp-explorer.live .gp-stage { display: block; }
+.gp-explorer > img { display: none !important; }
 .gp-explorer .gp-panels { display: flex; flex-wrap: wrap; gap: 12px; }
-.gp-explorer .gp-panel { flex: 1 1 300px; max-width: 460px; padding: 6px; border-radius: 4px; background: #fff; }
-.gp-explorer svg { display: block; width: 100%; height: auto; }
-.gp-explorer svg text { font: 12px "DejaVu Sans", Verdana, sans-serif; fill: #222; }
-.gp-explorer svg path { vector-effect: non-scaling-stroke; stroke-linejoin: round; }
-.gp-explorer image { image-rendering: pixelated; }
-.gp-explorer .gp-keys { margin: 2px 4px; color: #222; font-size: 12px; }
-.gp-explorer .gp-keys span { display: inline-block; margin-right: 12px; }
-.gp-explorer .gp-keys i { display: inline-block; width: 14px; height: 4px; margin-right: 5px; vertical-align: middle; }
+.gp-explorer svg { flex: 1 1 300px; min-width: 0; max-width: 460px; height: auto; box-sizing: border-box; }
+.gp-explorer svg { padding: 6px; border-radius: 4px; background: #fff; }
+.gp-explorer svg * { stroke-linejoin: round; }
+.gp-explorer svg :is(text, tspan) { font-family: "DejaVu Sans", Verdana, sans-serif !important; }
 .gp-explorer label { display: block; margin: 10px 0 0; }
 .gp-explorer input { display: block; width: 100%; min-height: 28px; margin: 4px 0 0; }
 .gp-explorer p.gp-said { min-height: 3em; margin: 4px 0; }
-@media print { .gp-explorer.live > img { display: block; } .gp-explorer.live .gp-stage { display: none; } }
+@media print { .gp-explorer > img { display: block !important; } .gp-explorer .gp-stage { display: none; } }
 """
 
-# The live part is built by the script, so that a viewer that strips scripts shows the picture and nothing else.
+# The live part is built by the script, so that a viewer that strips scripts shows the picture and nothing else; so does
+# a browser from before 2023, which can't unpack it.
 _SCRIPT = """
-(script => {
+(async script => {
   const root = script.parentElement;
-  const state = JSON.parse(root.querySelector('script[type="application/json"]').textContent);
+  const packed = Uint8Array.from(atob(root.querySelector("script").textContent), letter => letter.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const state = await new Response(stream).json();
   root.insertAdjacentHTML("beforeend", state.stage);
   const stage = root.lastElementChild;
   const [input, value, said] = ["input", ".gp-value", ".gp-said"].map(part => stage.querySelector(part));
-  const moving = stage.querySelectorAll("[data-moves]");
+  const moving = stage.querySelectorAll("[data-frame]");
   const show = () => {
-    const frame = Number(input.value);
-    moving.forEach((element, k) => element.setAttribute(element.dataset.moves, state.moves[k][frame]));
+    const frame = input.value;
+    moving.forEach(element => { element.style.display = element.dataset.frame === frame ? "" : "none"; });
     value.textContent = state.values[frame];
     said.textContent = state.text[frame];
     input.setAttribute("aria-valuetext", state.values[frame] + ". " + state.text[frame]);
@@ -71,7 +68,6 @@ _SCRIPT = """
   input.addEventListener("input", show);
   input.addEventListener("keydown", event => event.stopPropagation());
   show();
-  root.classList.add("live");
 })(document.currentScript);
 """
 
@@ -86,6 +82,9 @@ class Panel:
         xlim, ylim: their ends, the lower one first; what lies outside is not seen.
         xscale, yscale: ``"linear"`` or ``"log"``.
         title: a few words above the axes.
+
+    Attributes:
+        frames: the number of frames, or ``None`` while nothing moves.
 
     Raises:
         ValueError: for limits that are not two increasing finite numbers, or not positive on a logarithmic axis; or
@@ -108,15 +107,18 @@ class Panel:
         yscale: str = "linear",
         title: str = "",
     ):
-        self.xlabel, self.ylabel, self.title = xlabel, ylabel, title
-        self.x = _Axis("x", xlim, xscale, _LEFT, _RIGHT)
-        self.y = _Axis("y", ylim, yscale, _BOTTOM, _TOP)
-        self._items: list[_Item] = []
-
-    @property
-    def frames(self) -> int | None:
-        """The number of frames, or ``None`` while nothing moves."""
-        return next((count for item in self._items if (count := item.frames)), None)
+        for name, limits, scale in (("x", xlim, xscale), ("y", ylim, yscale)):
+            ends = np.asarray(limits, dtype=float)
+            if scale not in ("linear", "log"):
+                raise ValueError(f"{name}scale must be 'linear' or 'log'; got {scale!r}")
+            if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
+                raise ValueError(f"{name}lim must be two finite numbers, the smaller first; got {limits!r}")
+            if scale == "log" and ends[0] <= 0:
+                raise ValueError(f"{name}lim must be positive on a logarithmic axis; got {limits!r}")
+        self.title, self.ylabel, self.frames = title, ylabel, None
+        self._settings = {"xscale": xscale, "yscale": yscale, "xlim": xlim, "ylim": ylim}
+        self._settings |= {"xlabel": xlabel, "ylabel": ylabel, "title": title}
+        self._items: list[tuple[Callable[..., Artist], list[dict]]] = []
 
     def line(self, x, y, *, colour: str = BLUE, label: str = "", width: float = 2, dashed: bool = False) -> None:
         """Draw a line through the points, or one for each frame.
@@ -133,15 +135,18 @@ class Panel:
             ValueError: if x and y do not match, hold NaN or infinite numbers, or numbers that a logarithmic axis can't
                 show; or if another item has another number of frames.
         """
-        self._add(_Line(self, {"x": x, "y": y}, colour, label, width, dashed))
+        style = {"linewidth": 0.9 * width, "linestyle": "--" if dashed else "-"}
+        self._add(lambda ax, x, y: ax.plot(x, y, color=colour, label=label, **style)[0], colour, x=x, y=y)
 
     def band(self, x, low, high, *, colour: str = BLUE, label: str = "") -> None:
         """Draw the area between two lines, pale. Arguments and errors as for :meth:`line`."""
-        self._add(_Band(self, {"x": x, "y": low, "high": high}, colour, label))
+        style = {"color": colour, "label": label, "alpha": 0.2, "linewidth": 0}
+        self._add(lambda ax, x, low, high: ax.fill_between(x, low, high, **style), colour, x=x, low=low, high=high)
 
     def points(self, x, y, *, colour: str = BLUE, label: str = "", size: float = 7, hollow: bool = False) -> None:
         """Draw discs of ``size`` pixels across, hollow on demand. Arguments and errors as for :meth:`line`."""
-        self._add(_Points(self, {"x": x, "y": y}, colour, label, size, hollow))
+        style = {"markersize": 0.7 * size, "markerfacecolor": "white" if hollow else colour, "markeredgewidth": 1.5}
+        self._add(lambda ax, x, y: ax.plot(x, y, "o", color=colour, label=label, **style)[0], colour, x=x, y=y)
 
     def image(self, values, *, cmap: str = "cividis", low: float | None = None, high: float | None = None) -> None:
         """Fill the axes with coloured cells of equal size on the screen.
@@ -155,61 +160,83 @@ class Panel:
         Raises:
             ValueError: for another shape, NaN or infinite values, an unknown colour map, or ``low`` not below ``high``.
         """
-        self._add(_Cells(self, values, cmap, low, high))
+        cells = np.asarray(values, dtype=float)
+        if cells.ndim not in (2, 3) or cells.size == 0 or not np.isfinite(cells).all():
+            raise ValueError(
+                f"values must be finite, of shape (rows, columns) or (frames, rows, columns); got {cells.shape}"
+            )
+        if cmap not in mpl.colormaps:
+            raise ValueError(f"cmap must be the name of a colour map of matplotlib; got {cmap!r}")
+        low, high = cells.min() if low is None else low, cells.max() if high is None else high
+        if not low < high:
+            raise ValueError(f"the colours need low < high; got {low} and {high}")
 
-    def _add(self, item: _Item) -> None:
-        if item.frames and self.frames and item.frames != self.frames:
-            raise ValueError(f"this moves over {item.frames} frames, what was drawn before over {self.frames}")
-        self._items.append(item)
+        def draw(ax: Axes, cells) -> Artist:
+            style = {"cmap": cmap, "vmin": low, "vmax": high, "interpolation": "none", "origin": "lower"}
+            # In the coordinates of the axes, so that a logarithmic axis does not bend it.
+            return ax.imshow(cells, extent=(0, 1, 0, 1), transform=ax.transAxes, aspect="auto", **style)
 
-    def _svg(self, alt: str, moves: list[list[str]]) -> str:
-        """The panel as SVG with its key; what moves is appended to ``moves`` in the order of the elements."""
-        x, y = self.x, self.y
-        box = f'x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT}" height="{_BOTTOM - _TOP}"'
-        ticks = "".join(
-            f'<path d="M{at} {_BOTTOM}v4" stroke="#666"/><text x="{at}" y="{_BOTTOM + 17}" '
-            f'text-anchor="middle">{name}</text>'
-            for at, name in x.ticks()
-        ) + "".join(
-            f'<path d="M{_LEFT} {at}h-4" stroke="#666"/><text x="{_LEFT - 7}" y="{at + 4}" '
-            f'text-anchor="end">{name}</text>'
-            for at, name in y.ticks()
-        )
-        words = (
-            f'<text x="{_LEFT}" y="15">{html.escape(self.title)}</text>'
-            f'<text x="{(_LEFT + _RIGHT) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{html.escape(self.xlabel)}</text>'
-            f'<text transform="translate(12 {(_TOP + _BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
-            f"{html.escape(self.ylabel)}</text>"
-        )
-        drawn = []
-        for item in self._items:
-            states = item.states()
-            if item.frames:
-                moves.append(states)
-            moving = f' data-moves="{item.attribute}"' if item.frames else ""
-            drawn.append(item.element(states[0], moving))
-        keys = "".join(
-            f'<span><i style="background:{item.colour}"></i>{html.escape(item.label)}</span>'
-            for item in self._items
-            if item.label
-        )
-        # An inner svg clips what lies outside the axes.
-        return (
-            f'<div class="gp-panel"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(alt)}">'
-            f'<svg {box} viewBox="{_LEFT} {_TOP} {_RIGHT - _LEFT} {_BOTTOM - _TOP}">{"".join(drawn)}</svg>'
-            f'<rect {box} fill="none" stroke="#666"/>{ticks}{words}</svg>'
-            + (f'<div class="gp-keys">{keys}</div>' if keys else "")
-            + "</div>"
-        )
+        self._append(draw, [{"cells": part} for part in (cells if cells.ndim == 3 else cells[None])])
 
-    def _draw(self, ax: Axes, frame: int, *, key: bool) -> None:
-        """The panel in matplotlib, with the items of one frame."""
-        for item in self._items:
-            item.draw(ax, frame if item.frames else 0)
-        ax.set(xscale=self.x.scale, yscale=self.y.scale, xlim=self.x.limits, ylim=self.y.limits)
-        ax.set(xlabel=self.xlabel, ylabel=self.ylabel, title=self.title)
-        if key and any(item.label for item in self._items):
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, fontsize=9)
+    def _add(self, draw: Callable[..., Artist], colour: str, **given) -> None:
+        """Check the coordinates of an item, and sort them by frame."""
+        if not mpl.colors.is_color_like(colour) or not str(colour).startswith("#"):
+            raise ValueError(f"colour must be written as '#rrggbb'; got {colour!r}")
+        parts = {name: _by_frame(name, values) for name, values in given.items()}
+        counts = {len(frames) for frames in parts.values()} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"{', '.join(parts)} move over different numbers of frames: {sorted(counts)}")
+        data = []
+        for frame in range(max(counts, default=1)):
+            arrays = {name: frames[frame if len(frames) > 1 else 0] for name, frames in parts.items()}
+            sizes = {name: array.size for name, array in arrays.items()}
+            if len(set(sizes.values())) > 1:
+                raise ValueError(f"the arrays of frame {frame} must have one length; got {sizes}")
+            for name, array in arrays.items():
+                if self._settings["xscale" if name == "x" else "yscale"] == "log" and not (array > 0).all():
+                    raise ValueError(f"{name} must be positive on a logarithmic axis; frame {frame} has {array.min()}")
+            data.append(arrays)
+        self._append(draw, data)
+
+    def _append(self, draw: Callable[..., Artist], data: list[dict]) -> None:
+        if len(data) > 1:
+            if self.frames not in (None, len(data)):
+                raise ValueError(f"this moves over {len(data)} frames, what was drawn before over {self.frames}")
+            self.frames = len(data)
+        self._items.append((draw, data))
+
+    def _draw(self, ax: Axes, frames: Sequence[int]) -> None:
+        """Draw what stays, and what moves in each of ``frames``, with the frame in its id."""
+        for draw, data in self._items:
+            for frame in frames if len(data) > 1 else [0]:
+                artist = draw(ax, **data[frame])
+                artist.set_zorder(2)  # one for all, so that they lie in the order of the calls
+                if len(data) > 1:
+                    artist.set_gid(f"frame-{frame}")
+                    if frame != frames[0]:
+                        artist.set_label("")  # one entry in the key
+        ax.set(**self._settings)
+        if ax.get_legend_handles_labels()[0]:
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 3.6}
+            ax.legend(**below, ncols=3, columnspacing=1, handlelength=1.4)
+
+    def _svg(self, alt: str, salt: str) -> str:
+        """The panel with all its frames; ``salt`` tells its ids from those of others on the page."""
+        settings = {"svg.fonttype": "none", "svg.hashsalt": salt}
+        nameless = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        with plots.style(), mpl.rc_context(settings):
+            fig, axes = plots.grid(1, 1, width=4.2, height=3.6)
+            self._draw(axes[0][0], range(self.frames or 1))
+            fig.savefig(buffer := io.StringIO(), format="svg", transparent=True, metadata=nameless)
+            plots.plt.close(fig)
+        # A file may style all that it holds, and give everything a name; a part of a page may not.
+        svg = re.sub(r"<style.*?</style>", "", buffer.getvalue(), flags=re.S)
+        svg = re.sub(r' id="frame-(\d+)"', r' data-frame="\1"', svg[svg.index("<svg") :])
+        used = set(re.findall(r"#(\w+)", svg))
+        svg = re.sub(r' id="([^"]*)"', lambda name: name[0] if name[1] in used else "", svg)
+        # Four digits place a point to a tenth of a pixel.
+        svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d+", lambda x: f"{float(x[0]):.4g}", tag[0]), svg)
+        return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
 
 
 def show(
@@ -259,7 +286,8 @@ def show(
             raise ValueError(f"there is no frame {frame!r}; the {count} frames are numbered from 0")
     if not stills:
         raise ValueError("stills is empty: name at least one frame for print")
-    png, width = plots.encode(_stills(panels, label, values, stills), density=1.5, colours=128)
+    with plots.style():
+        png, width = plots.encode(_stills(panels, label, values, stills), density=1.5, colours=128)
     page = _page(panels, label, values, text, alt, start, png)
     if len(page.encode()) > LARGEST:
         raise ValueError(
@@ -272,30 +300,28 @@ def show(
 
 
 def _page(panels, label, values, text, alt, start, png) -> str:
-    moves: list[list[str]] = []
-    drawn = "".join(panel._svg(f"{panel.title or panel.ylabel}: {alt}", moves) for panel in panels)
+    pairs = enumerate(panels)
+    drawn = "".join(panel._svg(f"{panel.title or panel.ylabel}: {alt}", f"{i} {alt}") for i, panel in pairs)
     stage = (
         f'<div class="gp-stage"><style>{_STYLE}</style><div class="gp-panels">{drawn}</div>'
         f"<label>{html.escape(label)}: <strong class='gp-value'></strong>"
         f'<input type="range" min="0" max="{len(values) - 1}" value="{start}" data-lm-suppress-shortcuts="true">'
         '</label><p class="gp-said"></p></div>'
     )
-    state = {"stage": stage, "values": values, "text": list(text), "moves": moves}
-    stored = json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    state = json.dumps({"stage": stage, "values": values, "text": list(text)}).encode()
     return (
         f'<div class="gp-explorer"><img alt="{html.escape(alt)}" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}" style="max-width:100%">'
-        f'<script type="application/json">{stored}</script><script>{_SCRIPT}</script></div>'
+        f'<script type="application/gzip">{base64.b64encode(gzip.compress(state, mtime=0)).decode()}</script>'
+        f"<script>{_SCRIPT}</script></div>"
     )
 
 
-def _stills(panels, label, values, stills):
-    columns = len(panels)
-    fig, axes = plots.grid(len(stills), columns, width=3.5 * max(columns, 1), height=2.9 * len(stills))
+def _stills(panels, label, values, stills) -> Figure:
+    fig, axes = plots.grid(len(stills), len(panels), width=3.5 * len(panels), height=2.9 * len(stills))
     for row, frame in zip(axes, stills, strict=True):
         for ax, panel in zip(row, panels, strict=True):
-            with plots.style():
-                panel._draw(ax, frame, key=frame == stills[-1])
+            panel._draw(ax, [frame])
         row[0].annotate(
             f"{label}: {values[frame]}", (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points",
             fontweight="bold", annotation_clip=False,
@@ -303,199 +329,16 @@ def _stills(panels, label, values, stills):
     return fig
 
 
-class _Axis:
-    """Limits and scale of an axis, and where a number lies on the screen."""
-
-    def __init__(self, name: str, limits, scale: str, start: float, end: float):
-        if scale not in _SCALES:
-            raise ValueError(f"{name}scale must be 'linear' or 'log'; got {scale!r}")
-        ends = np.asarray(limits, dtype=float)
-        if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
-            raise ValueError(f"{name}lim must be two finite numbers, the smaller first; got {limits!r}")
-        if scale == "log" and ends[0] <= 0:
-            raise ValueError(f"{name}lim must be positive on a logarithmic axis; got {limits!r}")
-        self.name, self.limits, self.scale = name, (float(ends[0]), float(ends[1])), scale
-        self._ends = self._transform(ends)
-        self._start, self._length = start, end - start
-
-    def _transform(self, values: np.ndarray) -> np.ndarray:
-        return np.log10(values) if self.scale == "log" else values
-
-    def place(self, values: np.ndarray) -> np.ndarray:
-        low, high = self._ends
-        at = self._start + self._length * (self._transform(values) - low) / (high - low)
-        return np.round(np.clip(at, -1000, 2000), 1)  # far outside is as good as infinitely far
-
-    def edges(self, cells: int) -> np.ndarray:
-        low, high = self._ends
-        edges = np.linspace(low, high, cells + 1)
-        return 10**edges if self.scale == "log" else edges
-
-    def ticks(self) -> list[tuple[float, str]]:
-        low, high = self.limits
-        if self.scale == "linear":
-            at = MaxNLocator(5).tick_values(low, high)
-        else:
-            few = np.log10(high / low) < 2
-            at = LogLocator(subs=(1, 2, 5) if few else (1,), numticks=7).tick_values(low, high)
-        at = np.array([value for value in at if low <= value <= high])
-        return [(float(where), _number(value, self.scale)) for where, value in zip(self.place(at), at, strict=True)]
-
-
-def _number(value: float, scale: str) -> str:
-    if scale == "log" and not 1e-3 <= value <= 1e3:
-        return "10" + str(round(np.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value:.4g}".replace("-", "−")
-
-
-class _Item:
-    """Something drawn: its coordinates for each frame, or for all frames at once."""
-
-    attribute = "d"
-    label = ""
-
-    def __init__(self, panel: Panel, given: dict, colour: str, label: str):
-        if not isinstance(colour, str) or not mpl.colors.is_color_like(colour) or not colour.startswith("#"):
-            raise ValueError(f"colour must be written as '#rrggbb'; got {colour!r}")
-        self.panel, self.colour, self.label = panel, colour, label
-        parts = {name: _by_frame(name, values) for name, values in given.items()}
-        counts = {len(frames) for frames, moves in parts.values() if moves}
-        if len(counts) > 1:
-            raise ValueError(f"{', '.join(parts)} move over different numbers of frames: {sorted(counts)}")
-        self.frames = counts.pop() if counts else None
-        self.data: list[dict[str, np.ndarray]] = []
-        for frame in range(self.frames or 1):
-            arrays = {name: frames[frame if moves else 0] for name, (frames, moves) in parts.items()}
-            sizes = {name: array.size for name, array in arrays.items()}
-            if len(set(sizes.values())) > 1:
-                raise ValueError(f"the arrays of frame {frame} must have one length; got {sizes}")
-            for name, array in arrays.items():
-                axis = panel.x if name == "x" else panel.y
-                if axis.scale == "log" and not (array > 0).all():
-                    raise ValueError(f"{name} must be positive on a logarithmic axis; frame {frame} has {array.min()}")
-            self.data.append(arrays)
-
-    def states(self) -> list[str]:
-        """The attribute that moves, for each frame."""
-        return [self.state(arrays) for arrays in self.data]
-
-    def _path(self, x: np.ndarray, y: np.ndarray) -> str:
-        pairs = zip(self.panel.x.place(x), self.panel.y.place(y), strict=True)
-        return " ".join(f"{a:g} {b:g}" for a, b in pairs)
-
-
-class _Line(_Item):
-    def __init__(self, panel, given, colour, label, width, dashed):
-        super().__init__(panel, given, colour, label)
-        self.width, self.dashed = width, dashed
-
-    def state(self, arrays) -> str:
-        return "M" + self._path(arrays["x"], arrays["y"])
-
-    def element(self, state: str, moving: str) -> str:
-        dashes = ' stroke-dasharray="6 4"' if self.dashed else ""
-        return f'<path{moving} d="{state}" fill="none" stroke="{self.colour}" stroke-width="{self.width}"{dashes}/>'
-
-    def draw(self, ax: Axes, frame: int) -> None:
-        arrays = self.data[frame]
-        style = "--" if self.dashed else "-"
-        ax.plot(arrays["x"], arrays["y"], style, color=self.colour, linewidth=0.8 * self.width, label=self.label)
-
-
-class _Band(_Item):
-    def state(self, arrays) -> str:
-        x = np.concatenate([arrays["x"], arrays["x"][::-1]])
-        return "M" + self._path(x, np.concatenate([arrays["y"], arrays["high"][::-1]])) + "Z"
-
-    def element(self, state: str, moving: str) -> str:
-        return f'<path{moving} d="{state}" fill="{self.colour}" fill-opacity="0.2"/>'
-
-    def draw(self, ax: Axes, frame: int) -> None:
-        arrays = self.data[frame]
-        options = {"color": self.colour, "alpha": 0.2, "linewidth": 0, "label": self.label}
-        ax.fill_between(arrays["x"], arrays["y"], arrays["high"], **options)
-
-
-class _Points(_Item):
-    def __init__(self, panel, given, colour, label, size, hollow):
-        super().__init__(panel, given, colour, label)
-        self.size, self.hollow = size, hollow
-
-    def state(self, arrays) -> str:
-        x, y = self.panel.x.place(arrays["x"]), self.panel.y.place(arrays["y"])
-        if self.hollow:  # a circle of two arcs
-            r = self.size / 2
-            arcs = f"a{r:g} {r:g} 0 1 0 {self.size:g} 0a{r:g} {r:g} 0 1 0 {-self.size:g} 0"
-            return "".join(f"M{a - r:g} {b:g}{arcs}" for a, b in zip(x, y, strict=True))
-        return "".join(f"M{a:g} {b:g}h0" for a, b in zip(x, y, strict=True))  # a line without length, with round ends
-
-    def element(self, state: str, moving: str) -> str:
-        if self.hollow:
-            return f'<path{moving} d="{state}" fill="#fff" stroke="{self.colour}" stroke-width="2"/>'
-        ends = f'stroke-width="{self.size}" stroke-linecap="round"'
-        return f'<path{moving} d="{state}" fill="none" stroke="{self.colour}" {ends}/>'
-
-    def draw(self, ax: Axes, frame: int) -> None:
-        face = "white" if self.hollow else self.colour
-        options = {"facecolor": face, "edgecolor": self.colour, "linewidth": 1.5 if self.hollow else 0}
-        arrays = self.data[frame]
-        ax.scatter(arrays["x"], arrays["y"], s=(0.8 * self.size) ** 2, label=self.label, zorder=3, **options)
-
-
-class _Cells(_Item):
-    attribute = "href"
-    colour = ""
-
-    def __init__(self, panel: Panel, values, cmap: str, low, high):
-        cells = np.asarray(values, dtype=float)
-        if cells.ndim not in (2, 3) or cells.size == 0 or not np.isfinite(cells).all():
-            raise ValueError(
-                f"values must be finite, of shape (rows, columns) or (frames, rows, columns); got {cells.shape}"
-            )
-        if cmap not in mpl.colormaps:
-            raise ValueError(f"cmap must be the name of a colour map of matplotlib; got {cmap!r}")
-        self.panel, self.cmap = panel, cmap
-        self.low = cells.min() if low is None else low
-        self.high = cells.max() if high is None else high
-        if not self.low < self.high:
-            raise ValueError(f"the colours need low < high; got {self.low} and {self.high}")
-        self.frames = len(cells) if cells.ndim == 3 else None
-        self.cells = cells if cells.ndim == 3 else cells[None]
-
-    def states(self) -> list[str]:
-        palette = (mpl.colormaps[self.cmap](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-        states = []
-        for cells in self.cells:
-            level = np.clip((cells - self.low) / (self.high - self.low), 0, 1)
-            picture = Image.fromarray(np.round(255 * level[::-1]).astype(np.uint8), mode="P")
-            picture.putpalette(palette.tobytes())
-            picture.save(buffer := io.BytesIO(), format="png", optimize=True)
-            states.append("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
-        return states
-
-    def element(self, state: str, moving: str) -> str:
-        box = f'x="{_LEFT}" y="{_TOP}" width="{_RIGHT - _LEFT}" height="{_BOTTOM - _TOP}"'
-        return f'<image{moving} {box} preserveAspectRatio="none" href="{state}"/>'
-
-    def draw(self, ax: Axes, frame: int) -> None:
-        cells = self.cells[frame]
-        edges = self.panel.x.edges(cells.shape[1]), self.panel.y.edges(cells.shape[0])
-        ax.pcolormesh(*edges, cells, cmap=self.cmap, vmin=self.low, vmax=self.high, rasterized=True)
-
-
-def _by_frame(name: str, values) -> tuple[list[np.ndarray], bool]:
-    """The arrays of the frames, and whether they move: one array of numbers stays."""
+def _by_frame(name: str, values) -> list[np.ndarray]:
+    """One array for each frame, or a single one for numbers, which stay."""
     try:
         frames = [np.asarray(value, dtype=float) for value in values]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers, or one array of numbers for each frame: {error}") from error
-    if not frames:
-        raise ValueError(f"{name} is empty")
-    moves = frames[0].ndim == 1
-    if any(frame.ndim != moves for frame in frames):
+    if frames and all(frame.ndim == 0 for frame in frames):
+        frames = [np.array(frames)]
+    if any(frame.ndim != 1 for frame in frames):
         raise ValueError(f"{name} must be an array of shape (m,), or hold one of shape (m,) for each frame")
-    arrays = frames if moves else [np.array(frames)]
-    for array in arrays:
-        if array.size == 0 or not np.isfinite(array).all():
-            raise ValueError(f"{name} must hold finite numbers in every frame; got {array}")
-    return arrays, moves
+    if not frames or not all(frame.size and np.isfinite(frame).all() for frame in frames):
+        raise ValueError(f"{name} must hold finite numbers in every frame; got {values}")
+    return frames

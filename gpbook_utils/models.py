@@ -81,12 +81,7 @@ class SparseModel(ExactModel):
     """
 
     def __init__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        z: Tensor,
-        kernel: Kernel | None = None,
-        likelihood: GaussianLikelihood | None = None,
+        self, x: Tensor, y: Tensor, z: Tensor, kernel: Kernel | None = None, likelihood: Likelihood | None = None
     ):
         check_data(x, y)
         _check_inducing(z, x)
@@ -142,9 +137,7 @@ class VariationalModel(gpytorch.models.ApproximateGP):
         self.likelihood = GaussianLikelihood(batch_shape=batch_shape) if likelihood is None else likelihood
         self.to(z)
 
-    def forward(self, x: Tensor) -> MultivariateNormal:
-        """The prior at ``x``, of shape (m, d)."""
-        return MultivariateNormal(self.mean_module(x), self.covar_module(x))
+    forward = ExactModel.forward
 
 
 @torch.no_grad()

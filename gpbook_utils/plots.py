@@ -40,13 +40,7 @@ def style() -> AbstractContextManager:
 
 
 def figure(columns: int = 1, *, width: float = 6.4, height: float = 3.0, **options) -> tuple[Figure, Axes | np.ndarray]:
-    """A new figure in the book's style with ``columns`` axes side by side; sizes in inches.
-
-    Raises:
-        ValueError: for ``columns`` below 1.
-    """
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1; got {columns}")
+    """A new figure in the book's style with ``columns`` axes side by side; sizes in inches."""
     with style():
         return plt.subplots(1, columns, figsize=(width, height), **options)
 
@@ -77,15 +71,17 @@ def show(fig: Figure, *, alt: str, caption: str, colours: int = 256) -> None:
 
 def encode(fig: Figure, *, density: float = 2, colours: int = 256) -> tuple[bytes, int]:
     """A figure as png, with its width on the page in pixels, of which the png has ``density`` each; close it."""
-    buffer = io.BytesIO()
+    # No Software entry: it would change the bytes with every release of matplotlib.
+    options = {"format": "png", "dpi": density * _PIXELS_PER_INCH, "metadata": {"Software": None}}
     with style():
-        # No Software entry: it would change the bytes with every release of matplotlib.
-        fig.savefig(
-            buffer, format="png", dpi=density * _PIXELS_PER_INCH, facecolor="white", metadata={"Software": None}
-        )
+        fig.savefig(buffer := io.BytesIO(), facecolor="white", **options)
     width = round(fig.get_figwidth() * _PIXELS_PER_INCH)
     plt.close(fig)
-    return _fewer_colours(buffer.getvalue(), colours), width
+    # A palette of 256 colours takes a third of the size, with no difference to see in line art.
+    with Image.open(buffer) as picture:
+        small = picture.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small.save(out := io.BytesIO(), format="png", optimize=True)
+    return out.getvalue(), width
 
 
 def check_sentences(**texts: str) -> None:
@@ -149,11 +145,10 @@ def bands(
     fig, axes = figure(len(panels), height=3.4, squeeze=False)
     for ax, (title, series) in zip(axes[0], panels.items(), strict=True):
         for marker, colour, (name, runs) in zip(cycle("os^Dv"), cycle(PALETTE), series.items()):
-            values = np.asarray(runs, dtype=float)
-            ax.loglog(x, np.median(values, 0), marker=marker, markersize=4.5, color=colour, label=name)
-            ax.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+            ax.loglog(x, np.median(runs, 0), marker=marker, markersize=4.5, color=colour, label=name)
+            ax.fill_between(x, np.min(runs, 0), np.max(runs, 0), color=colour, alpha=0.2, linewidth=0)
             if name in dashed.get(title, {}):
-                ax.loglog(x, np.median(np.asarray(dashed[title][name], dtype=float), 0), "--", color=colour, lw=1.2)
+                ax.loglog(x, np.median(dashed[title][name], 0), "--", color=colour, lw=1.2)
         ax.set(title=title, xlabel=xlabel)
         ax.set_xticks(x, [f"{value:g}" for value in x])
         ax.minorticks_off()
@@ -237,12 +232,3 @@ def ruler(differences: dict[str, float], *, alt: str, caption: str, floor: float
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0, pad=8)
     show(fig, alt=alt, caption=caption)
-
-
-def _fewer_colours(png: bytes, colours: int) -> bytes:
-    """The picture with a palette; 256 colours take a third of the size, with no difference to see in line art."""
-    with Image.open(io.BytesIO(png)) as picture:
-        small = picture.convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    out = io.BytesIO()
-    small.save(out, format="png", optimize=True)
-    return out.getvalue()

@@ -1,11 +1,17 @@
 """The explorer: bad input is named, output obeys the contracts, and a browser can move the slider by keyboard."""
 
 import base64
+import gzip
+import io
+import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import FLAGS, look_at, require_browser, serve, visit
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from gpbook_utils import explorer
@@ -43,6 +49,11 @@ def shown(monkeypatch):
     return outputs
 
 
+def stage(page: str) -> str:
+    packed = re.search(r'<script type="application/gzip">(.*?)</script>', page)[1]
+    return json.loads(gzip.decompress(base64.b64decode(packed)))["stage"]
+
+
 def show(**changes):
     given = {"values": range(FRAMES), "panels": panels(), "text": sentences(), **WORDS, **changes}
     explorer.show(given.pop("values"), given.pop("panels"), **given)
@@ -57,22 +68,72 @@ def test_the_output_has_three_forms_and_repeats_byte_for_byte(shown):
     assert base64.b64encode(first["image/png"]).decode() in first["text/html"]
     assert caption.data == WORDS["caption"]
     assert len(first["text/html"]) < explorer.LARGEST
-    assert not re.search(r"https?://|\bsrc=\"(?!data:)", first["text/html"])
+    assert not re.search(r"""\b(src|href)=["'](?!data:|#)|url\((?!#)""", first["text/html"] + stage(first["text/html"]))
 
 
 def test_what_stays_is_stored_once_and_what_moves_once_a_frame(shown):
     show()
-    page = shown[0][0]["text/html"]
-    assert page.count("data-moves") - explorer._SCRIPT.count("data-moves") == 4  # band, line, ring, image
-    assert page.count("data:image/png") == 1 + 1 + FRAMES  # for print; the first cells on the stage; those that move
+    drawn = stage(shown[0][0]["text/html"])
+    for frame in range(FRAMES):
+        assert drawn.count(f'data-frame="{frame}"') == 4  # band, line, ring, image
+    assert drawn.count("data-frame") == 4 * FRAMES
+    assert drawn.count("data:image/png") == FRAMES
+    assert drawn.count("fill: #222222") == 2  # the points that stay
 
 
-def test_ticks():
-    panel = Panel(**{**AXES, "xlim": (1e-5, 1e4)})
-    names = [name for _, name in panel.x.ticks()]
-    assert {"10⁻⁴", "0.01", "1", "100", "10⁴"} <= set(names)
-    assert [name for _, name in panel.y.ticks()] == ["−0.8", "−0.4", "0", "0.4", "0.8"]
-    assert panel.x.place(np.array([1e-5, 1e4])).tolist() == [52, 328]
+def test_a_panel_shares_no_name_with_another_and_styles_only_itself(shown):
+    show(panels=[*panels(), *panels()], alt="A line and a matrix, of 0.123456 and 1.5 < 2.")
+    drawn = stage(shown[0][0]["text/html"])
+    names = re.findall(r' id="([^"]*)"', drawn)
+    assert names and len(names) == len(set(names))
+    assert set(re.findall(r"""#(\w+)[")]""", drawn)) >= set(names)
+    assert drawn.count("<style") == 1  # matplotlib's own would style every picture of the page
+    assert drawn.count("0.123456 and 1.5 &lt; 2.") == 4  # only coordinates are rounded
+
+
+def test_items_lie_in_the_order_of_the_calls(shown):
+    panel = Panel(**AXES)
+    panel.points([1], [[0]] * FRAMES, colour="#123456")
+    panel.image([[0, 1]])
+    panel.line([1, 2], [0, 1], colour="#654321")
+    show(panels=[panel])
+    drawn = stage(shown[0][0]["text/html"])
+    assert drawn.index("#123456") < drawn.index("<image") < drawn.index("#654321")
+
+
+def corners(frames: bool) -> Panel:
+    """Four cells with four colours of viridis; the numbers say where they belong."""
+    panel = Panel(**AXES)
+    cells = np.array([[0, 1], [2, 3]])  # lower left, lower right, upper left, upper right
+    panel.image([cells[:, ::-1], *[cells] * (FRAMES - 1)] if frames else cells, cmap="viridis")
+    panel.points([[1]] * FRAMES, [[0]] * FRAMES, size=1)
+    return panel
+
+
+def assert_upright(png: bytes) -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    colours = (68, 1, 84), (49, 104, 142), (53, 183, 121), (253, 231, 37)
+    cells = [np.abs(pixels - colour).sum(2) < 30 for colour in colours]
+    assert all(0.1 < cell.mean() < 0.2 for cell in cells)  # of the picture: together they fill the axes
+    places = [np.argwhere(cell).mean(0) for cell in cells]
+    (low, left), (low_too, right), (high, left_too), (high_too, right_too) = places
+    assert high + 20 < low and abs(high - high_too) < 5 and abs(low - low_too) < 5  # rows count downwards
+    assert left + 20 < right and abs(left - left_too) < 5 and abs(right - right_too) < 5
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_the_first_row_of_an_image_is_at_the_lower_end_in_print(shown, frames):
+    show(panels=[corners(frames)], start=1)
+    assert_upright(shown[0][0]["image/png"])
+
+
+def test_an_axis_shows_its_limits_and_scale():
+    figure = explorer.plots.plt.figure()
+    ax = figure.subplots()
+    Panel(**AXES)._draw(ax, [0])
+    assert ax.get_xlim() == (0.1, 10) and ax.get_ylim() == (-1, 1)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    explorer.plots.plt.close(figure)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +153,7 @@ def test_bad_axes(changes, problem):
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
-        (lambda p: p.line([], []), "x is empty"),
+        (lambda p: p.line([], []), "x must hold finite numbers"),
         (lambda p: p.line([1, 2], [1]), "one length"),
         (lambda p: p.line([1, 2], [1, np.inf]), "y must hold finite"),
         (lambda p: p.line([0, 2], [1, 1]), "x must be positive"),
@@ -145,13 +206,19 @@ def test_too_large_is_refused(shown, monkeypatch):
 # In a browser
 
 
+def write_page(shown, folder):
+    body = shown[0][0]["text/html"]
+    shutil.copy(Path(__file__).parents[1] / "book/theme/static/book.css", folder)  # it has rules for images, too
+    head = "<!doctype html><html lang=en><meta charset=utf-8><title>T</title><link rel=icon href='data:,'>"
+    main = f'<main class="bd-article"><h1>T</h1><figure>{body}</figure></main>'
+    (folder / "page.html").write_text(f"{head}<link rel=stylesheet href=book.css>{main}</html>", encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def page_folder(shown, tmp_path):
     show(start=1)
-    body = shown[0][0]["text/html"]
-    head = "<!doctype html><html lang=en><meta charset=utf-8><title>T</title><link rel=icon href='data:,'>"
-    (tmp_path / "page.html").write_text(f"{head}<main><h1>T</h1>{body}</main></html>", encoding="utf-8")
-    return tmp_path
+    return write_page(shown, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +232,12 @@ def chromium():
 def test_keys_move_every_part(chromium, page_folder):
     with serve(page_folder) as address, chromium.new_context() as context:
         page, problems = visit(context, f"{address}/page.html")
-        moving = page.locator("[data-moves]")
-        before = moving.evaluate_all("all => all.map(e => e.getAttribute(e.dataset.moves))")
+        seen = "all => all.filter(e => getComputedStyle(e).display != 'none').map(e => e.dataset.frame)"
+        page.wait_for_selector(".gp-stage")
+        assert page.locator("[data-frame]").evaluate_all(seen) == ["1"] * 4
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowRight")
-        after = moving.evaluate_all("all => all.map(e => e.getAttribute(e.dataset.moves))")
-        assert len(after) == 4 and all(a != b for a, b in zip(after, before, strict=True))
+        assert page.locator("[data-frame]").evaluate_all(seen) == ["2"] * 4
         assert page.inner_text(".gp-value") == "2" and page.inner_text(".gp-said") == sentences()[2]
         page.keyboard.press("End")
         assert page.get_attribute("input", "aria-valuetext") == "4. This is the sentence of frame 4."
@@ -178,9 +245,19 @@ def test_keys_move_every_part(chromium, page_folder):
         assert problems + look_at(page) == []
 
 
+@pytest.mark.parametrize("frames", [False, True])
+def test_the_first_row_of_an_image_is_at_the_lower_end_on_the_page(chromium, shown, tmp_path, frames):
+    show(panels=[corners(frames)], start=1)
+    with serve(write_page(shown, tmp_path)) as address, chromium.new_context() as context:
+        page, _ = visit(context, f"{address}/page.html")
+        page.wait_for_selector(".gp-stage")
+        assert_upright(page.locator("svg").screenshot())
+
+
 def test_print_shows_the_picture(chromium, page_folder):
     with serve(page_folder) as address, chromium.new_context() as context:
         page, _ = visit(context, f"{address}/page.html")
+        page.wait_for_selector(".gp-stage")
         page.emulate_media(media="print")
         assert page.locator("img").is_visible() and not page.locator("input").is_visible()
 

@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,12 +45,21 @@ def test_a_large_difference_keeps_its_label_on_the_picture(monkeypatch):
     assert drawn[0].axes[0].get_xlim()[1] > 5e4  # matplotlib leaves out the label of a point off the axes
 
 
-def test_the_reader_s_style_is_left_alone(shown):
-    import matplotlib
+def test_only_an_exact_zero_is_hollow_and_equal(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "show", lambda fig, **_: drawn.append(fig))
+    plots.ruler({"equal": 0.0, "tiny": 1e-300, "large": 0.5}, **WORDS)
+    (ax,) = drawn[0].axes
+    faces = [mpl.colors.to_hex(marks.get_facecolor()[0]) for marks in ax.collections]
+    assert faces == ["#ffffff", plots.BLUE.lower(), plots.BLUE.lower()]
+    assert [text.get_text() for text in ax.texts] == ["equal", "1e-300", "5e-01"]
+    assert [marks.get_offsets()[0, 0] for marks in ax.collections] == [1e-17, 1e-17, 0.5]
 
-    before = dict(matplotlib.rcParams)
+
+def test_the_reader_s_style_is_left_alone(shown):
+    before = dict(mpl.rcParams)
     plots.ruler({"equal": 0.0}, **WORDS)
-    assert dict(matplotlib.rcParams) == before
+    assert dict(mpl.rcParams) == before
 
 
 @pytest.mark.parametrize(
@@ -74,7 +84,7 @@ def test_the_reader_s_style_is_left_alone(shown):
             lambda: plots.bands([1], {"p": {"a": [[1]]}}, dashed={"p": {"b": [[1]]}}, xlabel="", **WORDS),
             "dashed 'b' in 'p' has no series",
         ),
-        (lambda: plots.figure(0), "columns must be at least 1"),
+        (lambda: plots.figure(0), "columns must be a positive integer"),
     ],
 )
 def test_bad_input(shown, draw, message):
