@@ -1,7 +1,7 @@
-"""One claim on its whole way: ``make claim C=07 ID=name`` runs all that a pull request needs of it, and says what lacks.
+"""One claim on its way: ``make claim C=07 ID=name`` runs all that a pull request needs of it, and says what lacks.
 
-The chapter is run and stored in guard mode, the claim's sabotages are applied, the ledger page is brought up to date and
-the book is linted. Nothing is written but what `make run` writes.
+The chapter is run and stored in guard mode, the claim's sabotages are applied, the ledger page is brought up to date
+and the book is linted. Nothing is written but what `make run` writes.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps([{"kind": claims.FINDING, **c} for c in found], indent=2, ensure_ascii=False))
     else:
         widths = [max((len(c[key]) for c in found), default=0) for key in ("chapter", "verdict", "id")]
         for c in found:

@@ -21,11 +21,18 @@ import nbformat
 from nbformat import NotebookNode
 from PIL import Image
 
-from book import notebooks, stored_claims
+from book import notebooks, prose, stored_claims
 from gpbook_utils import claims, explorer
 
 ROOT = Path(__file__).parents[1]
 LONGEST_CELL = 16  # lines
+WIDEST = 80  # columns of code that fit the page
+# Chapters that still have the form of the first edition, claim(id, sentence, check).
+FIRST_EDITION = {
+    "02_hidden_state", "03_where_training_starts", "04_inducing_points", "05_minibatches",
+    "06_random_probes", "07_rounding", "08_conditioning", "09_machines", "10_growth", "11_diagnose", "12_budget",
+    "20_sweeps", "verdicts",
+}  # fmt: skip
 LARGEST_PNG = 120_000  # bytes; the aim is 80 kB
 LARGEST_NOTEBOOK = 1_000_000  # bytes
 NOT_COMPARED = {
@@ -200,8 +207,21 @@ def _significant(mantissa: str) -> str:
 
 def _numbers_in_prose(path: Path, notebook: NotebookNode) -> Iterator[tuple[str, str]]:
     for n, cell in _cells(notebook, "markdown"):
+        decided = _numbers_decided(notebook, cell.source)
         for line, text in enumerate(visible(cell.source).split("\n"), 1):
-            yield from ((_at(path, n, line), number) for number in numbers(text, 3))
+            yield from ((_at(path, n, line), number) for number in numbers(text, 3) if number not in decided)
+
+
+def _numbers_decided(notebook: NotebookNode, markdown: str) -> set[str]:
+    """Numbers in the claimed sentences of a text that stand in the cells which decide them, too."""
+    if "#claim-" not in markdown:
+        return set()
+    sources = {claim["id"]: notebook.cells[n - 1].source for n, claim, _ in _claims(notebook)}
+    return {
+        number
+        for mention in prose.mentions(markdown)
+        for number in set(numbers(mention.text, 3)) & set(numbers(sources.get(mention.id, ""), 1))
+    }
 
 
 def _numbers_in_outputs(path: Path, notebook: NotebookNode) -> Iterator[tuple[str, str]]:
@@ -496,11 +516,11 @@ def claim_outputs(path: Path, notebook: NotebookNode) -> list[str]:
         if id in first:
             found.append(f"{where} is also made by cell {first[id]}; give each its own id")
         first.setdefault(id, n)
-        if not sentence.endswith("."):
+        if claim.get("kind") != claims.FINDING and not sentence.endswith("."):
             found.append(f"{where} does not end with a full stop: {sentence!r}; write a whole sentence")
         if verdict == claims.REFUTED:
             found.append(f"{where} is refuted; correct the sentence or the experiment, then {_run(path)}")
-        elif text != f"[{verdict}] {id}: {sentence}":
+        elif text != f"[{verdict}] {id}" + ("" if "kind" in claim else f": {sentence}"):
             found.append(f"{where} is stored as {verdict!r}, but its text says {text!r}; {_run(path)}")
     return found
 
@@ -523,6 +543,86 @@ def _not_a_sentence(text: str) -> str | None:
     return f"{problem}; say in a sentence with a full stop what is seen"
 
 
+# Rules for chapters in checked prose ---------------------------------------------------------------
+
+_READ_OFF = re.compile(r"machines? agree|of the (?:value|ratio|measured)|\bmeasured\b|\bspread\b", re.I)
+
+
+def in_checked_prose(path: Path) -> bool:
+    """Whether a notebook has the form of the second edition: sentences in prose, decisions in cells."""
+    return path.suffix == ".ipynb" and path.stem not in FIRST_EDITION
+
+
+def sentences(path: Path, notebook: NotebookNode) -> list[str]:
+    """Every finding has one sentence in the prose, and every sentence a decision in this notebook."""
+    if not in_checked_prose(path):
+        return []
+    found, first = [], {}
+    kinds = {claim["id"]: claim.get("kind") for _, claim, _ in _claims(notebook)}
+    for n, cell in _cells(notebook, "markdown"):
+        for mention in prose.mentions(cell.source):
+            where = f"{_at(path, n, mention.line)}: the sentence of claim {mention.id!r}"
+            if mention.heading:
+                found.append(f"{where} stands in a heading, which names a section; put it into the text below")
+            if mention.file:
+                continue
+            if mention.id not in kinds:
+                found.append(f"{where} is decided by no cell here; decide it, or link NN_name.ipynb#claim-{mention.id}")
+            if mention.id in first:
+                again = f"{path.name}#claim-{mention.id}"
+                found.append(f"{where} stands in cell {first[mention.id]} already; write {again} to mention it again")
+            first.setdefault(mention.id, n)
+        if re.search(r"<summary>[^<]*\]\([^)]*#claim-", cell.source):
+            found.append(f"{_at(path, n)}: a claim in a <summary> is not shown as one; put it into the folded text")
+    for n, claim, _ in _claims(notebook):
+        where = f"{_at(path, n)}: the claim {claim['id']!r}"
+        if "kind" not in claim:
+            found.append(f"{where} is made by claim(); write its sentence into the prose, and decide() it here")
+        elif claim["kind"] == claims.FINDING and claim["id"] not in first:
+            found.append(f"{where} has no sentence in the prose; link one to #claim-{claim['id']}, or make it a check")
+    return found
+
+
+def mechanisms(path: Path, notebook: NotebookNode) -> list[str]:
+    """The reason of a bound is a mechanism or a derivation; nothing in it was read off a run."""
+    if not in_checked_prose(path):
+        return []
+    found = []
+    for n, claim, _ in _claims(notebook):
+        reason, measured = claim.get("reason", ""), claim.get("measured", "")
+        where = f"{_at(path, n)}: the reason of claim {claim['id']!r}"
+        if match := _READ_OFF.search(reason):
+            found.append(f"{where} says {match[0]!r}, how a bound was chosen; say why the effect has this size")
+        read = {number for number in numbers(reason, 2) if number in numbers(measured, 2)}
+        if read:
+            found.append(f"{where} repeats what was measured, {', '.join(sorted(read))}; derive it, or leave it out")
+    return found
+
+
+def deciding_cells(path: Path, notebook: NotebookNode) -> list[str]:
+    """A cell that decides shows decisions only, since the page folds it."""
+    if not in_checked_prose(path):
+        return []
+    found = []
+    for n, cell in _cells(notebook, "code"):
+        shown = [output for output in cell.outputs if claims.MIME not in output.get("data", {})]
+        if shown and len(shown) < len(cell.outputs):
+            found.append(f"{_at(path, n)}: decides claims and shows something else, which the page folds; split it")
+    return found
+
+
+def width(path: Path, notebook: NotebookNode) -> list[str]:
+    """Code fits the page."""
+    if not in_checked_prose(path):
+        return []
+    return [
+        f"{_at(path, n, line)}: {len(text)} columns, {WIDEST} fit the page; break the line"
+        for n, cell in _cells(notebook, "code")
+        for line, text in enumerate(cell.source.split("\n"), 1)
+        if len(text) > WIDEST
+    ]
+
+
 # Rules for the whole book -------------------------------------------------------------------------
 
 
@@ -535,6 +635,19 @@ def claim_ids(book: dict[Path, NotebookNode]) -> list[str]:
             if other != path:
                 found.append(f"{_at(path, n)}: the claim id {claim.get('id')!r} is taken by {other.name}; rename one")
     return found
+
+
+def mentioned_claims(book: dict[Path, NotebookNode]) -> list[str]:
+    """A claim that a page mentions is decided by the notebook that it names."""
+    decided = {path.name: {claim["id"] for _, claim, _ in _claims(notebook)} for path, notebook in book.items()}
+    return [
+        f"{_at(path, n, mention.line)}: {mention.file or path.name} makes no claim {mention.id!r}; correct the link"
+        for path, notebook in book.items()
+        for n, cell in _cells(notebook, "markdown")
+        for mention in prose.mentions(cell.source)
+        if (mention.file or not in_checked_prose(path))
+        and mention.id not in decided.get(Path(mention.file or path).name, ())
+    ]
 
 
 def allowances(book: dict[Path, NotebookNode]) -> list[str]:
@@ -556,9 +669,9 @@ def allowances(book: dict[Path, NotebookNode]) -> list[str]:
 PAGE_RULES = [numbers_in_prose, soft_words, links, images_in_prose]
 NOTEBOOK_RULES = [
     file_name, executed, execution_counts, fresh, errors, figures, scripts, size, machine_text, numbers_in_outputs,
-    tags, folded, cell_length, plain_python, claim_outputs,
+    tags, folded, cell_length, plain_python, claim_outputs, sentences, mechanisms, deciding_cells, width,
 ]  # fmt: skip
-BOOK_RULES = [claim_ids, allowances]
+BOOK_RULES = [claim_ids, mentioned_claims, allowances]
 
 
 def rules_for(path: Path) -> list:

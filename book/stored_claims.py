@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpbook_utils.claims import MIME, VERDICTS
+from book import prose
+from gpbook_utils.claims import FINDING, MIME, VERDICTS
 
 
 def from_notebook(notebook: dict, chapter: str) -> list[dict]:
     """The claims among the outputs of a notebook (as parsed JSON), in order, each with its ``chapter``.
+
+    A finding's sentence is read from the notebook's prose; it is empty where no sentence links to it.
 
     Raises:
         ValueError: if a code cell was never executed, a stored claim is damaged, or two outputs carry the same id.
@@ -30,7 +33,25 @@ def from_notebook(notebook: dict, chapter: str) -> list[dict]:
             if stored["id"] in found:
                 raise ValueError(f"{chapter}: two cells make the claim {stored['id']!r}; give each its own id")
             found[stored["id"]] = {**stored, "chapter": chapter}
+    if any(claim.get("kind") == FINDING for claim in found.values()):
+        said = sentences(notebook)
+        for claim in found.values():
+            claim["sentence"] = claim["sentence"] or said.get(claim["id"], "")
     return list(found.values())
+
+
+def sentences(notebook: dict) -> dict[str, str]:
+    """The claimed sentences in the prose of a notebook, by id; the first of each.
+
+    >>> cell = {"cell_type": "markdown", "source": "[Two is *even*](#claim-two-even), as [told](00_x.ipynb#claim-a)."}
+    >>> sentences({"cells": [cell]})
+    {'two-even': 'Two is even.'}
+    """
+    prosaic = ("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    found: dict[str, str] = {}
+    for mention in (mention for text in prosaic for mention in prose.mentions(text) if not mention.file):
+        found.setdefault(mention.id, mention.sentence)
+    return found
 
 
 def read(path: str | Path) -> list[dict]:

@@ -17,15 +17,17 @@ import json
 import math
 import os
 import re
+import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from gpbook_utils import arguments
 
 HOLDS, REFUTED, UNOBSERVABLE = VERDICTS = ("holds", "refuted", "not observable here")
+FINDING, CHECK = KINDS = ("finding", "check")
 MIME = "application/vnd.gpbook.claim+json"
 LEFT = '<td style="text-align: left">'  # JupyterLab sets table cells flush right
-_MARKS = {HOLDS: "✓ ", REFUTED: "✗ ", UNOBSERVABLE: "– "}  # seen without colour, and without the book's styles
+_MARKS = {HOLDS: "✓ ", REFUTED: "✗ ", UNOBSERVABLE: "○ "}  # seen without colour, and without the book's styles
 
 
 class GuardError(AssertionError):
@@ -95,6 +97,31 @@ def above(measured, bound: float, *, reason: str) -> Check:
     return _check(measured > bound, f"{measured:.3g}", f"above {bound:g}", reason, measured / bound)
 
 
+def exponent(x, y, expected: float, *, tol: float, reason: str) -> Check:
+    """The exponent p of a law y = c·x^p, by least squares on the logarithms, lies within ``tol`` of ``expected``.
+
+    Args:
+        x: at least three positive numbers, not all equal.
+        y: as many numbers; a law is refuted if one is not positive.
+        expected: the exponent of the law.
+        tol: the largest error.
+        reason: a mechanism or a derivation.
+
+    >>> exponent([1, 10, 100], [2, 200, 20000], 2, tol=0.1, reason="y is twice the square of x").measured
+    '2'
+    """
+    expected, tol = arguments.real("expected", expected), arguments.real("tol", tol, above=0)
+    xs = [arguments.real(f"x[{n}]", value, above=0) for n, value in enumerate(arguments.items("x", x))]
+    ys = [arguments.real(f"y[{n}]", value, finite=False) for n, value in enumerate(arguments.items("y", y))]
+    arguments.need(len(set(xs)) > 1 and len(xs) > 2, "x", "at least three numbers, not all equal", xs)
+    arguments.need(len(ys) == len(xs), "y", f"{len(xs)} numbers, one for each x", ys)
+    found = all(0 < number < math.inf for number in ys)  # where nothing moved there is no law
+    slope = statistics.linear_regression(*([math.log(n) for n in ns] for ns in (xs, ys))).slope if found else math.nan
+    error = abs(slope - expected)
+    slack = tol / error if error > 0 else math.inf
+    return _check(error <= tol, f"{slope:.3g}", f"exponent {expected:g} within {tol:g}", reason, slack)
+
+
 def unobservable(reason: str) -> Check:
     """This machine can't decide the claim: no GPU, one core, an instruction set that it lacks.
 
@@ -113,10 +140,13 @@ class Claim:
     check: Check
 
     def __repr__(self) -> str:
-        detail = ""
-        if self.check.verdict == REFUTED and self.check.measured:
-            detail = f" (measured {self.check.measured}; needed {self.check.bound})"
-        return f"[{self.check.verdict}] {self.id}: {self.sentence}{detail}"
+        return f"[{self.check.verdict}] {self.id}: {self.sentence}{self._detail()}"
+
+    def _detail(self) -> str:
+        """What a refuted claim measured."""
+        if self.check.verdict != REFUTED or not self.check.measured:
+            return ""
+        return f" (measured {self.check.measured}; needed {self.check.bound})"
 
     def to_json(self) -> dict:
         """What is stored in the notebook for programs: every field, flat, in strict JSON."""
@@ -141,6 +171,29 @@ class Claim:
         return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME: self.to_json()}
 
 
+@dataclass(frozen=True)
+class Decision(Claim):
+    """An outcome whose sentence stands in prose, or, for a check, here."""
+
+    kind: str
+
+    def __repr__(self) -> str:
+        return f"[{self.check.verdict}] {self.id}{self._detail()}"
+
+    def to_json(self) -> dict:
+        """As for a claim, and with the kind."""
+        return {**super().to_json(), "kind": self.kind}
+
+    def _repr_html_(self) -> str:
+        verdict, check = html.escape(self.check.verdict), self.check
+        numbers = [f"{name} {text}" for name, text in (("measured", check.measured), ("bound", check.bound)) if text]
+        return (
+            f'<div class="gp-decision" data-verdict="{verdict}" id="claim-{self.id}">'
+            f'<strong class="gp-verdict">{_MARKS[check.verdict]}{verdict}</strong> <code>{self.id}</code> '
+            f"{html.escape('; '.join(numbers) or check.reason)}</div>"
+        )
+
+
 _decided: dict[str, Claim] = {}
 
 
@@ -163,19 +216,41 @@ def claim(id: str, sentence: str, check) -> None:
     >>> claim("pi-small", "Pi is less than three.", below(3.14159, 3, reason="an example of a claim that falls"))
     [refuted] pi-small: Pi is less than three. (measured 3.14; needed below 3)
     """
-    joined = isinstance(id, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id)
-    arguments.need(joined, "id", "lower-case words joined by hyphens, such as 'exact-gp-equal'", id)
-    if not arguments.line(f"the sentence of claim {id!r}", sentence).endswith("."):
-        raise ValueError(f"the sentence of claim {id!r} must end with a full stop; got {sentence!r}")
-    if not isinstance(check, Check):
-        check = Check(HOLDS if _truth_value(id, check) else REFUTED)
-    guard = _guard_factor()
+    _settle(Claim(_id(id), _whole("sentence", id, sentence), _outcome(id, check)))
+
+
+def decide(id: str, outcome, *, check: str | None = None) -> None:
+    """Decide a sentence of the prose, which links to it as ``[sentence](#claim-id)``, and display the outcome.
+
+    Args:
+        id: lower-case words joined by hyphens, unique in the book. Deciding the same id again replaces the decision.
+        outcome: a truth value (``bool`` or a zero-dimensional boolean array), or the result of :func:`near`,
+            :func:`within`, :func:`below`, :func:`above`, :func:`exponent` or :func:`unobservable`.
+        check: for what holds the argument together without a sentence in the prose (a null control, code that equals
+            the library's): its sentence, ending with a full stop. It is recorded and sabotaged like a finding.
+
+    Raises:
+        ValueError, GuardError: as :func:`claim`.
+
+    >>> decide("two-even", 2 % 2 == 0)
+    [holds] two-even
+    >>> decide("pi-small", below(3.14159, 3, reason="an example that falls"), check="Pi is less than three.")
+    [refuted] pi-small (measured 3.14; needed below 3)
+    """
+    kind = FINDING if check is None else CHECK
+    sentence = "" if check is None else _whole("check", id, check)
+    _settle(Decision(_id(id), sentence, _outcome(id, outcome), kind))
+
+
+def _settle(decided: Claim) -> None:
+    """Keep, log and display a decision, unless the guard finds it too narrow."""
+    id, check, guard = decided.id, decided.check, _guard_factor()
     if check.verdict == HOLDS and check.slack is not None and check.slack < guard:
         raise GuardError(
             f"claim {id!r} holds by a factor {check.slack:.2g} only, the guard asks for {guard:g}: "
             f"measured {check.measured}, bound {check.bound}. Widen the bound with a reason, or sharpen the experiment"
         )
-    decided = _decided[id] = Claim(id, sentence, check)
+    _decided[id] = decided
     if log := os.environ.get("GPBOOK_VERDICTS"):
         with open(log, "a", encoding="utf-8") as file:
             file.write(json.dumps(decided.to_json(), allow_nan=False) + "\n")
@@ -212,13 +287,17 @@ def table() -> None:
 
 
 def digest(stored: dict) -> str:
-    """A short hash of what a claim says: its sentence and its bound. A record with another hash is stale.
+    """A short hash of what was decided: id, kind and bound. A record with another hash is stale.
 
-    >>> digest({"sentence": "Two is even.", "bound": ""})
-    'cdbd6a091167'
+    A sentence of the prose may be worded anew; one that says more than before gets a new id. The hash of a claim of the
+    first edition's form is made of its sentence and bound.
+
+    >>> digest({"id": "two-even", "kind": "finding", "bound": ""})
+    'c0200cb7fec2'
     """
-    arguments.mapping("stored", stored, keys=("sentence", "bound"))
-    return hashlib.sha256(f"{stored['sentence']}\n{stored['bound']}".encode()).hexdigest()[:12]
+    arguments.mapping("stored", stored, keys=("bound",))
+    said = [stored["id"], stored["kind"]] if "kind" in stored else [stored["sentence"]]
+    return hashlib.sha256("\n".join([*said, stored["bound"]]).encode()).hexdigest()[:12]
 
 
 def _check(holds: bool, measured: str, bound: str, reason: str, slack: float) -> Check:
@@ -229,6 +308,21 @@ def _check(holds: bool, measured: str, bound: str, reason: str, slack: float) ->
 def _measured(value) -> float:
     """May be NaN or infinite, since a sabotaged cell may measure that."""
     return arguments.real("measured", value, finite=False)
+
+
+def _id(id) -> str:
+    joined = isinstance(id, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id)
+    return arguments.need(joined, "id", "lower-case words joined by hyphens, such as 'exact-gp-equal'", id)
+
+
+def _whole(name: str, id: str, sentence) -> str:
+    if not arguments.line(f"the {name} of claim {id!r}", sentence).endswith("."):
+        raise ValueError(f"the {name} of claim {id!r} must end with a full stop; got {sentence!r}")
+    return sentence
+
+
+def _outcome(id: str, check) -> Check:
+    return check if isinstance(check, Check) else Check(HOLDS if _truth_value(id, check) else REFUTED)
 
 
 def _truth_value(id: str, check) -> bool:

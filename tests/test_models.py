@@ -52,6 +52,47 @@ def test_bad_tables():
             data.load("co2", dtype=dtype)
 
 
+def test_several_inputs_of_the_weather():
+    table = data.load("seattle", inputs=["time", "minimum", "wind", "precipitation"])
+    alone = data.load("seattle")
+    assert table.x.shape == (1461, 4) and torch.equal(table.x[:, :1], alone.x) and torch.equal(table.y, alone.y)
+    assert table.x[1].tolist()[1:] == [2.8, 4.5, 10.9] and table.x_unit == "year, °C, m/s, mm"
+    assert torch.equal(data.load("seattle", inputs=["wind", "time"]).x, table.x[:, [2, 0]])
+    assert alone.x.stride() == (1, 1) and table.x.is_contiguous()
+    for wrong in ([], ["humidity"], "humidity", [1]):
+        with pytest.raises(ValueError, match="inputs must be among 'time', 'minimum'"):
+            data.load("seattle", inputs=wrong)
+    with pytest.raises(ValueError, match="inputs must be among 'time' for 'co2'"):
+        data.load("co2", inputs=["wind"])
+
+
+@pytest.mark.parametrize("layout", data.LAYOUTS)
+def test_synthetic_tables(layout):
+    table, again = (data.synthetic(layout, 400, 3, seed=1) for _ in range(2))
+    assert table.x.shape == (400, 3) and torch.equal(table.x, again.x) and torch.equal(table.y, again.y)
+    assert not torch.equal(table.x, data.synthetic(layout, 400, 3, seed=2).x)
+    gaps = torch.cdist(table.x, table.x).fill_diagonal_(torch.inf).amin(1).median()
+    assert gaps < 0.04 if layout == "clusters" else gaps > 0.04  # five clusters are dense, a box is not
+    smooth = data.synthetic(layout, 400, 3, seed=1, noise=0)
+    assert 0.05 < (table.y - smooth.y).std() < 0.15 and torch.equal(smooth.x, table.x)
+    assert data.synthetic(layout, 5, 2, dtype=torch.float32).x.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("layout", "n", "d", "options", "says"),
+    [
+        ("ball", 5, 2, {}, "layout must be one of 'box', 'clusters'; got 'ball'"),
+        ("box", 0, 2, {}, "n must be a whole number, at least 1"),
+        ("box", 5, 0, {}, "d must be a whole number, at least 1"),
+        ("box", 5, 2, {"lengthscale": 0}, "lengthscale must be one finite real number, above 0"),
+        ("box", 5, 2, {"noise": -1}, "noise must be one finite real number, at least 0"),
+    ],
+)
+def test_bad_synthetic_tables_are_refused(layout, n, d, options, says):
+    with pytest.raises(ValueError, match=says):
+        data.synthetic(layout, n, d, **options)
+
+
 def test_models_share_nothing_by_default():
     a, b = ExactModel(X, Y), ExactModel(X, Y)
     assert not {id(p) for p in a.parameters()} & {id(p) for p in b.parameters()}

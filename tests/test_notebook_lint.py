@@ -79,8 +79,9 @@ assert clearly
 
 
 @pytest.fixture
-def clean(tmp_path):
+def clean(tmp_path, monkeypatch):
     """A notebook (its path and content) that passes every rule: prose, claim, figure, folded solution."""
+    monkeypatch.setattr(lint, "FIRST_EDITION", {"01_clean"})  # checked prose has tests of its own
     (tmp_path / "chapters").mkdir()
     (tmp_path / "intro.md").write_text("# Intro\n")
     solution = code("answer = 3", 3)

@@ -23,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import figures, folds, handouts, mathml
+from book.theme import evidence, figures, folds, handouts, mathml
 
 STATIC = Path(__file__).parent / "static"
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -100,6 +100,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect("html-page-context", name_roles)
     app.add_css_file("book.css", priority=900)
     app.add_js_file("book.js", loading_method="defer")
+    evidence.setup(app)
     mathml.setup(app)
     figures.setup(app)
     folds.setup(app)
