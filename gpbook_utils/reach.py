@@ -131,10 +131,16 @@ def _read(package: str, source: bytes) -> tuple[str, set[str]]:
 
 
 class _WithoutTexts(ast.NodeTransformer):
-    """Takes out statements that are nothing but a text: docstrings."""
+    """Takes out statements that are nothing but a text, docstrings, and the empty texts that 3.12 sees in f-strings."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.JoinedStr:
+        self.generic_visit(node)
+        node.values = [part for part in node.values if not isinstance(part, ast.Constant) or part.value]
+        return node
 
 
 def _plain(node):

@@ -107,6 +107,27 @@ def test_comments_docstrings_and_layout_make_no_difference(copy, before):
     assert hashes(copy) == before
 
 
+SYNTAX = """
+@decorated
+async def f(x: int = 1, /, *rest, key=None, **more) -> "T":
+    "A docstring."
+    async with a as b, c: pass
+    return f"{x!r:>{key}.2f} and {x:{key}} {{}} {x=}" "tail" f"{x:}" if x else (y := lambda: (..., b"b", 1e400))
+class C(B, metaclass=M):
+    field: int
+    print(f"{x:{widths[0]}}")
+    try: x[1:2, ...] **= -1
+    except* E as e: raise X from e
+    match x:
+        case {"k": [1, *_], **r} | C(a=None) if r: del x
+"""
+
+
+def test_every_version_of_python_reads_the_same():
+    """So that outputs that were stored under one are not stale under another."""
+    assert reach._read("", SYNTAX.encode())[0].startswith("b88a5dc83bfd")  # under 3.11, 3.12 and 3.13
+
+
 def test_no_chapter_shows_a_docstring_that_may_change():
     for name, chapter in CHAPTERS.items():
         for cell in chapter.cells:
