@@ -216,7 +216,7 @@ def claim(id: str, sentence: str, check) -> None:
     >>> claim("pi-small", "Pi is less than three.", below(3.14159, 3, reason="an example of a claim that falls"))
     [refuted] pi-small: Pi is less than three. (measured 3.14; needed below 3)
     """
-    _settle(Claim(_id(id), _whole("sentence", id, sentence), _outcome(id, check)))
+    _settle(Claim(_id(id), _whole("sentence", id, sentence), _outcome("check", id, check)))
 
 
 def decide(id: str, outcome, *, check: str | None = None) -> None:
@@ -239,7 +239,7 @@ def decide(id: str, outcome, *, check: str | None = None) -> None:
     """
     kind = FINDING if check is None else CHECK
     sentence = "" if check is None else _whole("check", id, check)
-    _settle(Decision(_id(id), sentence, _outcome(id, outcome), kind))
+    _settle(Decision(_id(id), sentence, _outcome("outcome", id, outcome), kind))
 
 
 def _settle(decided: Claim) -> None:
@@ -321,16 +321,14 @@ def _whole(name: str, id: str, sentence) -> str:
     return sentence
 
 
-def _outcome(id: str, check) -> Check:
-    return check if isinstance(check, Check) else Check(HOLDS if _truth_value(id, check) else REFUTED)
-
-
-def _truth_value(id: str, check) -> bool:
+def _outcome(name: str, id: str, check) -> Check:
+    if isinstance(check, Check):
+        return check
     is_boolean_scalar = getattr(check, "ndim", None) == 0 and str(getattr(check, "dtype", "")).endswith("bool")
     if isinstance(check, bool) or is_boolean_scalar:
-        return bool(check)
+        return Check(HOLDS if check else REFUTED)
     raise ValueError(
-        f"the check of claim {id!r} must be a truth value, near(...), within(...) or the like; "
+        f"the {name} of claim {id!r} must be a truth value, near(...), within(...) or the like; "
         f"got {type(check).__name__}: {arguments.short(check)}"
     )
 

@@ -24,13 +24,14 @@ from gpbook_utils.budget import Cause, causes
 from gpbook_utils.training import fit_restarts
 
 # Modules that no chapter imports, and what is no function of a reader's.
-INSIDE = r"arguments|conditions|files|explorer|plots|diagnose.*|training\..*|budget\.measuring|sweeps\..*|.*__main__"
+INSIDE = r"arguments|conditions|files|private|reach|explorer|plots|diagnose.*|training\..*|budget\.measuring|sweeps\..*|.*__main__"
 LEFT_OUT = {
     "budget.Sides": "a type",
+    "budget.causes.cause": "is budget.cause",
     "machines.machine.main": "a command line, read by argparse",
-    "machines.bits.model": "its source text is the edition of all records",
-    "machines.bits.descend": "its source text is the edition of all records",
-    "machines.bits.computations": "its source text is the edition of all records",
+    "machines.bits.model": "what it computes is the edition of all records",
+    "machines.bits.descend": "what it computes is the edition of all records",
+    "machines.bits.computations": "what it computes is the edition of all records",
 }
 ROOT = "gpbook_utils."
 WRONG = {
@@ -122,6 +123,8 @@ CALLS = {
     "claims.above": lambda: {**MEASURED, "bound": 0.5},
     "claims.unobservable": lambda: {"reason": "no GPU"},
     "claims.claim": lambda: {"id": "a-claim", "sentence": "A sentence.", "check": True},
+    "claims.decide": lambda: {"id": "a-claim", "outcome": True, "check": "A sentence."},
+    "claims.exponent": lambda: {"x": [1, 2, 3], "y": [1, 4, 9], "expected": 2, "tol": 0.1, "reason": "A reason."},
     "claims.ClaimTable": lambda: {"claims": []},
     "claims.table": dict,
     "claims.digest": lambda: {"stored": {"sentence": "Two is even.", "bound": ""}},
@@ -136,7 +139,10 @@ CALLS = {
     "costs.measure": lambda: {"function": lambda: EYE @ EYE},
     "costs.Table": lambda: {"rows": {"a": {"seconds": 1.0}}},
     "costs.Cost.products": lambda: {"self": costs.Cost(None, 10, 0.0), "n": 3},
-    "data.load": lambda: {"name": "co2", "dtype": FLOAT},
+    "data.load": lambda: {"name": "co2", "dtype": FLOAT, "inputs": ["time"]},
+    "data.synthetic": lambda: {
+        "layout": "box", "n": 5, "d": 2, "seed": 0, "lengthscale": 0.3, "noise": 0.1, "dtype": FLOAT
+    },
     "inducing.random": lambda: {"x": X.clone(), "m": 2, "seed": 0},
     "inducing.k_means": lambda: {"x": X.clone(), "m": 2, "seed": 0},
     "inducing.greedy": lambda: {"x": X.clone(), "m": 2, "kernel": gpytorch.kernels.RBFKernel(), "seed": 0},
@@ -207,7 +213,6 @@ CALLS = {
     "machines.machine.environments": dict,
     "machines.machine.run_in_each": lambda: {"command": ["true"]},
     "machines.bits.hashes": lambda: {"results": {"zero": EYE.clone()}},
-    "machines.bits.edition": dict,
     "machines.bits.computed_in": lambda: {"environment": {}, "first": ""},
     "machines.bits.computed_in_each": lambda: {"environments": {}},
     "machines.bits.write": lambda: {"results": {"zero": EYE.clone()}},
@@ -237,8 +242,11 @@ FITS = {
     r"claims\.(above|below|within)\.(bound|low|high)": "1.5",
     r"claims\.near\.(reference|rtol)": "1.5",
     r"claims\.near\.reference": "-1",
-    r"claims\..*\.reason|claims\.claim\.id": "text",
-    r"claims\.claim\.check": "True",
+    r"claims\..*\.reason|claims\.(claim|decide)\.id": "text",
+    r"claims\.claim\.check|claims\.decide\.outcome": "True",
+    r"claims\.exponent\.expected": "-1, 0, 1.5",
+    r"claims\.exponent\.tol|data\.synthetic\.(lengthscale|noise)": "1.5",
+    r"data\.synthetic\.noise": "0",
     r"compare\.compare\.condition_number": "1.5, inf",
     r"compare\.compare\.(scale|size)": "1.5",
     r"compare\.ulp\.magnitude": "0, 1.5",
