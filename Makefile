@@ -15,6 +15,9 @@ SUBMISSIONS :=
 # Two processes run the tests: most of a test is single-threaded. A module's tests, or a chapter's cells, stay together;
 # among the deep tests, those of a named group.
 TESTS := -m pytest -n 2 --dist loadfile
+# What computes; it is run in every environment of this machine, since no test may hang on last bits.
+NUMERICAL := gpbook_utils $(foreach name,bits budget compare costs diagnose_* inducing minibatches models precision restarts,\
+	$(wildcard tests/test_$(name).py))
 DEEP  := -m pytest -n 2 --dist loadgroup
 
 # Threads that spin while they wait make small problems several times slower; no number changes.
@@ -57,6 +60,7 @@ test: $(READY) .venv-grading/ready  ## what to run before every change; T=tests/
 	@$(BIN)/python $(TESTS) $(T)
 
 test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage
+	@$(BIN)/python -m gpbook_utils.machines each $(BIN)/python $(TESTS) $(NUMERICAL)
 	@$(BIN)/python -m gpbook_utils.machines lowered $(BIN)/python $(TESTS) chapters
 	@$(BIN)/python $(DEEP) -m deep
 

@@ -24,7 +24,10 @@ from gpbook_utils.budget import Cause, causes
 from gpbook_utils.training import fit_restarts
 
 # Modules that no chapter imports, and what is no function of a reader's.
-INSIDE = r"arguments|conditions|files|private|reach|explorer|plots|diagnose.*|training\..*|budget\.measuring|sweeps\..*|.*__main__"
+INSIDE = (
+    r"arguments|conditions|files|private|reach|explorer|plots|diagnose.*|training\..*|budget\.measuring|sweeps\..*"
+    r"|.*__main__"
+)
 LEFT_OUT = {
     "budget.Sides": "a type",
     "budget.causes.cause": "is budget.cause",
