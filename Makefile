@@ -57,7 +57,7 @@ test: $(READY) .venv-grading/ready  ## what to run before every change; T=tests/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache --no-logo
-	@$(BIN)/python $(TESTS) $(T)
+	@$(BIN)/python $(TESTS) --durations=10 $(T)
 
 test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage
 	@$(BIN)/python -m gpbook_utils.machines each $(BIN)/python $(TESTS) $(NUMERICAL)
