@@ -40,8 +40,8 @@ class Sources:
     def reached(self, names: Iterable[str]) -> set[str]:
         """The modules that importing ``names`` imports, now or when a function is called; other names are ignored.
 
-        >>> sorted(Sources().reached(["gpbook_utils.costs.Table", "torch"]))
-        ['gpbook_utils', 'gpbook_utils.costs']
+        >>> sorted(Sources().reached(["gpbook_utils.files.replace_file", "torch"]))
+        ['gpbook_utils', 'gpbook_utils.files']
         """
         waiting, found = set(names), set()
         while waiting:

@@ -232,9 +232,9 @@ def edit_code(notebook):
     notebook.cells[3].source = "answer = 4"
 
 
-@breaks(lint.fresh, "gpbook_utils changed", "all")
+@breaks(lint.fresh, "a module that it imports, or one that this imports, changed", "all")
 def edit_package(notebook):
-    notebook.metadata["gpbook"]["package_code"] = "0" * 64
+    notebook.metadata["gpbook"]["reached_code"] = "0" * 64
 
 
 @breaks(lint.fresh, "never stored", "all")

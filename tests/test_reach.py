@@ -136,7 +136,7 @@ def test_no_chapter_shows_a_docstring_that_may_change():
 
 
 def test_a_change_of_compare_makes_stale_what_reaches_it(copy, before):
-    edit(copy, "gpbook_utils/compare.py", "    context = {", "    edited = 1\n    context = {")
+    edit(copy, "gpbook_utils/compare.py", "\ndef compare(\n", "\nedited = 1\n\n\ndef compare(\n")
     reach_it = {name for name in CHAPTERS if "gpbook_utils.compare" in reached(name)}
     assert changed(before, hashes(copy)) == reach_it
     assert {"01_same_covariance", "12_budget"} <= reach_it and not {"20_sweeps", "verdicts"} & reach_it

@@ -49,7 +49,7 @@ MANY = 1024  # threads
 DEATHS = 3  # of its worker, after which a run is not tried again
 LITTER = 30 * 24 * 3600  # seconds after which a hidden file belongs to no living process
 
-EDITION = 2  # raise it when runs start in another way, or when results are kept in another form
+EDITION = 2  # raise it when runs start in another way (also in conditions.py), or results are kept in another form
 _alone = threading.Lock()  # random generators, thread counts and the default dtype belong to a whole process
 
 
