@@ -4,10 +4,11 @@
 :func:`check_model` calls copies of one model again with one circumstance changed. What then goes, or comes, is measured
 on the ruler of :mod:`gpbook_utils.compare`. The models, generators and settings are left bitwise as they were.
 
-Modules, from low to high: ``copying`` (copies that keep faults), ``guard`` (global state), ``readings`` (the
-quantities), ``causes`` (what is known of each), ``report``, ``inputs`` (checked arguments), ``state`` (the differences
-of two models), ``selfcheck`` (experiments on one), ``explain`` and ``check``. This room may touch ``compare`` only, so
-that it works with torch and GPyTorch alone; ``pictures`` and ``suspects`` need what the book's chapters need.
+Modules, from low to high: ``private`` (what torch and GPyTorch do not document), ``copying`` (copies that keep
+faults), ``guard`` (global state), ``readings`` (the quantities), ``causes`` (what is known of each), ``report``,
+``inputs`` (checked arguments), ``state`` (the differences of two models), ``selfcheck`` (experiments on one),
+``explain`` and ``check``. This room may touch ``compare`` only, so that it works with torch and GPyTorch alone;
+``pictures`` and ``suspects`` need what the book's chapters need.
 """
 
 from gpbook_utils.diagnose.causes import CAUSES
