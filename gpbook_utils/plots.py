@@ -145,10 +145,11 @@ def bands(
     fig, axes = figure(len(panels), height=3.4, squeeze=False)
     for ax, (title, series) in zip(axes[0], panels.items(), strict=True):
         for marker, colour, (name, runs) in zip(cycle("os^Dv"), cycle(PALETTE), series.items()):
-            ax.loglog(x, np.median(runs, 0), marker=marker, markersize=4.5, color=colour, label=name)
-            ax.fill_between(x, np.min(runs, 0), np.max(runs, 0), color=colour, alpha=0.2, linewidth=0)
+            values = np.asarray(runs, dtype=float)  # tensors, too
+            ax.loglog(x, np.median(values, 0), marker=marker, markersize=4.5, color=colour, label=name)
+            ax.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
             if name in dashed.get(title, {}):
-                ax.loglog(x, np.median(dashed[title][name], 0), "--", color=colour, lw=1.2)
+                ax.loglog(x, np.median(np.asarray(dashed[title][name]), 0), "--", color=colour, lw=1.2)
         ax.set(title=title, xlabel=xlabel)
         ax.set_xticks(x, [f"{value:g}" for value in x])
         ax.minorticks_off()
