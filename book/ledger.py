@@ -19,7 +19,7 @@ from pathlib import Path
 from book import stored_claims
 from gpbook_utils import claims
 
-MARKS = {claims.HOLDS: "✓", claims.REFUTED: "✗", claims.UNOBSERVABLE: "–", "stale": "~", None: ""}
+MARKS = {claims.HOLDS: "✓", claims.REFUTED: "✗", claims.UNOBSERVABLE: "○", "stale": "~", None: ""}
 UNDECIDED = "not decided yet"
 
 

@@ -152,7 +152,7 @@ def test_the_ledger_shows_every_verdict(tmp_path):
     book = [a_claim(), a_claim("b"), a_claim("c"), a_claim("d", bound="below 1"), a_claim("e")]
     ledger = Ledger(book, records.load(tmp_path))
     assert repr(ledger).endswith("1 holds, 1 not observable here, 1 not run, 1 refuted, 1 stale")
-    for mark in ("✓", "✗", "–", "~", 'aria-label="not run"'):
+    for mark in ("✓", "✗", "○", "~", 'aria-label="not run"'):
         assert mark in ledger._repr_html_()
 
 

@@ -5,6 +5,7 @@ import io
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gpbook_utils import plots
@@ -33,8 +34,9 @@ def test_a_figure_carries_its_text_and_repeats_byte_for_byte(shown):
 def test_every_kind_of_figure(shown):
     plots.matrices({"one": np.eye(3), "two": np.ones((3, 3))}, **WORDS)
     plots.ruler({"equal": 0.0, "large": 0.5}, **WORDS)
-    runs = {"gap": {"a": np.ones((3, 2)), "b": [[1.0, 2.0]]}}
-    plots.bands([10, 20], runs, dashed={"gap": {"b": [[3.0, 4.0]]}}, xlabel="m", **WORDS)
+    runs = {"gap": {"a": np.ones((3, 2)), "b": [[1.0, 2.0]], "c": torch.ones(3, 2)}}
+    dashed = {"gap": {"b": [[3.0, 4.0]], "c": torch.ones(3, 2)}}
+    plots.bands([10, 20], runs, dashed=dashed, xlabel="m", **WORDS)
     assert len(shown) == 6
 
 
