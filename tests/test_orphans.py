@@ -9,22 +9,22 @@ import pytest
 
 from gpbook_utils.sweeps.orphans import end_with
 
-CHILD = "import os, time; from gpbook_utils.sweeps.orphans import end_with; end_with(os.getppid()); time.sleep(600)"
-PARENT = f"""
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", {CHILD!r}])
-print(child.pid, flush=True)
-child.wait()
+CHILD = """
+import os, time
+from gpbook_utils.sweeps.orphans import end_with
+end_with(os.getppid())
+print(os.getpid(), flush=True)  # only now may its parent be killed
+time.sleep(600)
 """
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
 
 
 def test_a_child_ends_with_its_killed_parent():
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
-    child = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(1)  # while its parent lives, so does it
-    assert child.is_running()
-    parent.kill()
-    parent.communicate()
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(0.5)  # while its parent lives, so does it
+        assert child.is_running()
+        parent.kill()
     end = time.monotonic() + 60
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end, "the orphan lives on"
