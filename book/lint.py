@@ -427,7 +427,7 @@ def machine_text(path: Path, notebook: NotebookNode) -> list[str]:
     texts = [(n, text, _MACHINE | _RUN) for n, text in _compared(notebook)]
     for n, output in _outputs(notebook):
         if page := output.get("data", {}).get("text/html"):
-            texts.append((n, re.sub(r"base64,[\w+/=\s]+", "", page), _MACHINE))
+            texts.append((n, re.sub(r'(?:base64,|"application/gzip">)[\w+/=\s]+', "", page), _MACHINE))
         if output.get("name") == "stderr":
             found.append(f"{_at(path, n)}: writes to stderr: {output.text.strip()[:80]!r}; remove the cause")
     for n, text, kinds in texts:
