@@ -449,6 +449,16 @@ def test_harmless_output_passes(clean, text):
     assert lint.machine_text(path, notebook) == lint.numbers_in_outputs(path, notebook) == []
 
 
+@pytest.mark.parametrize("before", ["<img src='data:image/png;base64,", '<script type="application/gzip">'])
+def test_a_packed_picture_is_no_path(clean, before):
+    path, notebook = clean
+    page = v4.new_output("display_data", {"text/html": f"{before}AAA+/bbbb/cccc=</script>"})
+    notebook.cells[1].outputs.append(page)
+    assert lint.machine_text(path, notebook) == []
+    page["data"]["text/html"] = page["data"]["text/html"].replace(before, "<p>")
+    assert lint.machine_text(path, notebook)
+
+
 @pytest.mark.parametrize(
     "text",
     [
