@@ -100,8 +100,10 @@ def _watch(process, limits, ended) -> None:
 
 def _groups(limits: Limits) -> list[Path]:
     """New control groups with the limits of memory and tasks, version 1 or 2; none without the right to make them."""
-    for left in CGROUPS.glob("**/gpbook-*"):  # of a grader that was killed
-        if not psutil.pid_exists(int(left.name.split("-")[1])):
+    # Of a grader that was killed. Path.glob would stop at a group that another grader removes meanwhile.
+    found = [Path(folder, name) for folder, names, _ in os.walk(CGROUPS) for name in names]
+    for left in found:
+        if left.name.startswith("gpbook-") and not psutil.pid_exists(int(left.name.split("-")[1])):
             _remove(left)
     name = f"gpbook-{os.getpid()}-{time.monotonic_ns()}"
     if (CGROUPS / "cgroup.controllers").exists():
