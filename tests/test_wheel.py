@@ -51,17 +51,21 @@ def alone(built, metadata, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "environment"
     venv.create(folder, symlinks=True)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
-    waiting, seen = asked(metadata), set()
+    waiting, reached = asked(metadata), set()
     while waiting:
-        name = canonicalize_name(waiting.pop().name)
-        if name in seen:
+        one = waiting.pop()
+        name = canonicalize_name(one.name)
+        # A requirement may name extras, as torch's CUDA build does of its toolkit.
+        new = {(name, extra) for extra in ("", *one.extras)} - reached
+        if not new:
             continue
-        seen.add(name)
+        reached |= new
         found = importlib.metadata.distribution(name)
-        waiting += asked(found.metadata)
+        waiting += [requirement for _, extra in new for requirement in asked(found.metadata, extra)]
         for top in {file.parts[0] for file in found.files} - {"..", "__pycache__"}:
             if not (site / top).exists():
                 (site / top).symlink_to(found.locate_file(top))
+    seen = {name for name, _ in reached}
     assert {"torch", "gpytorch", "scipy"} <= seen and not {"matplotlib", "ipython", "dask", "pandas"} & seen
     python = folder / "bin" / "python"
     # From no index, so that what it asks for has to be there, in the ranges it names.
