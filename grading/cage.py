@@ -116,12 +116,14 @@ class Kernel:
         Raises:
             RuntimeError: if it has ended, or does not answer.
         """
-        # The client's own way takes a kernel for dead that a busy machine keeps waiting for a second.
+        # The client's own way takes a kernel for dead that a busy machine keeps waiting for a second. A reply alone is
+        # not enough either: the channel of outputs connects by itself, and what was published before that is lost.
         deadline = time.monotonic() + START
         while time.monotonic() < deadline and self.is_alive():
             self.client.kernel_info()
             with contextlib.suppress(queue.Empty):
                 self.client.get_shell_msg(timeout=1.0)
+                self.client.get_iopub_msg(timeout=1.0)
                 return
         raise RuntimeError(f"the kernel did not answer within {START:.0f} s" if self.is_alive() else "the kernel ended")
 

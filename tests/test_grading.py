@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import queue
 import re
 import shutil
 import signal
@@ -402,6 +403,33 @@ def test_a_cage_without_the_books_environment_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(cage.shutil, "which", lambda name: name)
     with pytest.raises(cage.NoCage, match="make book"):
         cage.check()
+
+
+class ConnectsLate:
+    """A kernel's client whose kernel answers at once, while its channel of outputs connects at the third request."""
+
+    requests = 0
+
+    def kernel_info(self):
+        self.requests += 1
+
+    def get_shell_msg(self, timeout):
+        return {}
+
+    def get_iopub_msg(self, timeout):
+        if self.requests < 3:
+            raise queue.Empty
+        return {}
+
+
+def test_a_kernel_is_ready_when_its_outputs_arrive_too():
+    client, lasting = ConnectsLate(), subprocess.Popen(["sleep", "60"])
+    try:
+        cage.Kernel(client, lasting).wait_until_ready()
+    finally:
+        lasting.kill()
+        lasting.wait()
+    assert client.requests == 3
 
 
 @caged
