@@ -136,7 +136,7 @@ def folk_sentences() -> list[dict]:
 def verdict_in(record: dict, claim: dict) -> str | None:
     """What ``record`` says of a claim of the book: a verdict, ``"stale"``, or ``None`` if it was never run there.
 
-    A verdict is stale when the sentence or the bound has changed since.
+    A verdict is stale when what :func:`gpbook_utils.claims.digest` hashes has changed since.
 
     >>> claim = {"id": "a-claim", "sentence": "One is one.", "bound": ""}
     >>> verdict_in({"claims": {"a-claim": {"verdict": "holds", "digest": "of another sentence"}}}, claim)

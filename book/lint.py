@@ -555,8 +555,6 @@ def in_checked_prose(path: Path) -> bool:
 
 def sentences(path: Path, notebook: NotebookNode) -> list[str]:
     """Every finding has one sentence in the prose, and every sentence a decision in this notebook."""
-    if not in_checked_prose(path):
-        return []
     found, first = [], {}
     kinds = {claim["id"]: claim.get("kind") for _, claim, _ in _claims(notebook)}
     for n, cell in _cells(notebook, "markdown"):
@@ -585,8 +583,6 @@ def sentences(path: Path, notebook: NotebookNode) -> list[str]:
 
 def mechanisms(path: Path, notebook: NotebookNode) -> list[str]:
     """The reason of a bound is a mechanism or a derivation; nothing in it was read off a run."""
-    if not in_checked_prose(path):
-        return []
     found = []
     for n, claim, _ in _claims(notebook):
         reason, measured = claim.get("reason", ""), claim.get("measured", "")
@@ -601,8 +597,6 @@ def mechanisms(path: Path, notebook: NotebookNode) -> list[str]:
 
 def deciding_cells(path: Path, notebook: NotebookNode) -> list[str]:
     """A cell that decides shows decisions only, since the page folds it."""
-    if not in_checked_prose(path):
-        return []
     found = []
     for n, cell in _cells(notebook, "code"):
         shown = [output for output in cell.outputs if claims.MIME not in output.get("data", {})]
@@ -613,8 +607,6 @@ def deciding_cells(path: Path, notebook: NotebookNode) -> list[str]:
 
 def width(path: Path, notebook: NotebookNode) -> list[str]:
     """Code fits the page."""
-    if not in_checked_prose(path):
-        return []
     return [
         f"{_at(path, n, line)}: {len(text)} columns, {WIDEST} fit the page; break the line"
         for n, cell in _cells(notebook, "code")
@@ -669,14 +661,16 @@ def allowances(book: dict[Path, NotebookNode]) -> list[str]:
 PAGE_RULES = [numbers_in_prose, soft_words, links, images_in_prose]
 NOTEBOOK_RULES = [
     file_name, executed, execution_counts, fresh, errors, figures, scripts, size, machine_text, numbers_in_outputs,
-    tags, folded, cell_length, plain_python, claim_outputs, sentences, mechanisms, deciding_cells, width,
+    tags, folded, cell_length, plain_python, claim_outputs,
 ]  # fmt: skip
+PROSE_RULES = [sentences, mechanisms, deciding_cells, width]  # for chapters in checked prose
 BOOK_RULES = [claim_ids, mentioned_claims, allowances]
 
 
 def rules_for(path: Path) -> list:
     """The rules for a notebook, or for a page in Markdown."""
-    return PAGE_RULES if path.suffix == ".md" else PAGE_RULES + NOTEBOOK_RULES
+    notebook = path.suffix != ".md"
+    return PAGE_RULES + NOTEBOOK_RULES * notebook + PROSE_RULES * in_checked_prose(path)
 
 
 def lint(root: Path = ROOT) -> list[str]:

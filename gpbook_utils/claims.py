@@ -1,12 +1,13 @@
 """Claims: sentences that a notebook cell decides, on whatever machine it runs.
 
-A chapter makes a claim where it shows the evidence::
+A claim is a sentence of the prose, a link to ``#claim-id``; a cell decides it where the evidence is::
 
-    claim("exact-gp-equal", "Two exact GPs with equal hyperparameters have bitwise equal K.", torch.equal(K_a, K_b))
-    claim("float32-error", "float32 moves K by rounding only.", within(error, 1e-8, 1e-5, reason="..."))
+    decide("exact-gp-equal", torch.equal(K_a, K_b))
+    decide("float32-error", within(error, 1e-8, 1e-5, reason="the unit roundoff is 6e-8; few roundings add up"))
 
-The claim displays itself. Its plain text is portable: the verdict and the sentence, and a measured number only when
-the claim is refuted. Its HTML adds what this machine measured. A third form, JSON, lets programs read it back.
+A decision displays itself. Its plain text is portable: the verdict and the id, and a measured number only when the
+claim is refuted. Its HTML adds what this machine measured. A third form, JSON, lets programs read it back. Chapters of
+the first edition's form carry their sentences in the code: ``claim(id, sentence, check)``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Check:
 def near(measured, reference: float, *, rtol: float, reason: str) -> Check:
     """The measured number equals ``reference`` within the relative tolerance ``rtol``.
 
-    >>> near(51.62, 51.6, rtol=1e-2, reason="30 times the spread between machines").verdict
+    >>> near(51.62, 51.6, rtol=1e-2, reason="the next term of the series is a hundredth").verdict
     'holds'
     """
     measured, reference = _measured(measured), arguments.real("reference", reference)
@@ -90,7 +91,7 @@ def below(measured, bound: float, *, reason: str) -> Check:
 def above(measured, bound: float, *, reason: str) -> Check:
     """The measured number is larger than the positive ``bound``.
 
-    >>> above(0.06, 1e-3, reason="a tenth of the smallest value seen").verdict
+    >>> above(0.06, 1e-3, reason="probes are drawn anew at every call").verdict
     'holds'
     """
     measured, bound = _measured(measured), arguments.real("bound", bound, above=0)

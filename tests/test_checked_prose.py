@@ -166,8 +166,15 @@ def problems(*markdown, outputs=OUTCOMES, source="decide(...)", rule=lint.senten
 
 
 def test_a_chapter_in_checked_prose_passes():
-    for rule in (lint.sentences, lint.mechanisms, lint.deciding_cells, lint.width):
+    for rule in lint.PROSE_RULES:
         assert problems(TEXT, rule=rule) == ""
+
+
+def test_the_rules_are_those_of_the_chapters_form():
+    new, old, page = ("01_new.ipynb", f"{sorted(lint.FIRST_EDITION)[0]}.ipynb", "intro.md")
+    assert lint.rules_for(ROOT / new)[-len(lint.PROSE_RULES) :] == lint.PROSE_RULES
+    assert not {*lint.PROSE_RULES} & {*lint.rules_for(ROOT / old), *lint.rules_for(ROOT / page)}
+    assert {path.stem for path in (ROOT / "chapters").glob("*.ipynb")} >= lint.FIRST_EDITION
 
 
 @pytest.mark.parametrize(
