@@ -123,6 +123,12 @@ def test_no_variance_no_shift():
     assert compare(flat, flat).shift == 0
 
 
+def test_a_variance_that_rounding_made_negative_counts_as_none():
+    below_zero = linear_operator.to_linear_operator(-1e-9 * IDENTITY)
+    a, b = (gpytorch.distributions.MultivariateNormal(ZERO + shift, below_zero) for shift in (0.0, 1.0))
+    assert compare(a, b).shift == math.inf
+
+
 def test_kl_is_undefined_with_its_reason():
     ones = linear_operator.to_linear_operator(torch.ones(3, 3, dtype=torch.float64))  # torch's own class would raise
     singular = gpytorch.distributions.MultivariateNormal(ZERO, ones)
@@ -146,7 +152,8 @@ def test_gpytorch_lazy_matrices():
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (IDENTITY, IDENTITY[:2], r"same shape; got \(3, 3\) and \(2, 3\)"),
+        (IDENTITY, IDENTITY[:2], r"same shape; got \(3, 3\) and \(2, 3\)$"),
+        (IDENTITY, IDENTITY.float(), "same dtype; got torch.float64 and torch.float32. Cast one of them"),
         (IDENTITY, IDENTITY * math.nan, "b has 9 NaN or infinite entries"),
         (IDENTITY / 0, IDENTITY, "a has 9 NaN or infinite"),
         (IDENTITY[:0], IDENTITY[:0], "a is empty"),
@@ -191,6 +198,7 @@ def test_a_batch_of_gaussians_is_refused():
 def test_condition_number():
     assert condition_number(torch.diag(torch.tensor([1e-3, 1.0, 10.0], dtype=torch.float64))) == pytest.approx(1e4)
     assert condition_number(torch.ones(2, 2, dtype=torch.float64) - 2 * torch.eye(2)) == math.inf
+    assert condition_number(torch.diag(torch.tensor([-0.5, 1.0, 2.0]))) == math.inf
     for K, message in [
         (torch.ones(2, 3), r"K must have shape \(n, n\)"),
         (torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "symmetric"),
