@@ -69,7 +69,7 @@ lab: $(READY)  ## open the chapters in JupyterLab
 	    git config diff.jupyternotebook.command "'$(CURDIR)/$(BIN)/git-nbdiffdriver' diff"; \
 	    git config merge.jupyternotebook.driver "'$(CURDIR)/$(BIN)/git-nbmergedriver' merge %O %A %B %L %P"; \
 	fi
-	@$(BIN)/jupyter lab chapters
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/book/lab" $(BIN)/jupyter lab intro.md
 
 record: $(READY)  ## record this machine, and what it shares with others
 	@$(BIN)/python -m book.records

@@ -235,7 +235,7 @@ def run(path: str | Path, timeout: float = 600, allow_refuted: bool = False) -> 
         raise ChapterError(f"{path.name}: not stored, this run refutes\n  " + "\n  ".join(lines))
     if path.read_bytes() != before:
         raise ChapterError(f"{path.name}: not stored, the file was edited while it ran; run it again")
-    _tidy(executed)
+    tidy(executed)
     executed.metadata["gpbook"] = {"chapter_code": chapter_hash(executed), "reached_code": reached_code}
     text = nbformat.writes(executed)
     replace_file(path, text if text.endswith("\n") else text + "\n")
@@ -286,13 +286,13 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def _tidy(notebook: NotebookNode) -> None:
-    """Remove what would differ between two runs of the same code."""
-    notebook.metadata["kernelspec"] = dict(KERNEL)
-    notebook.metadata["language_info"] = dict(LANGUAGE)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
+def tidy(notebook: dict) -> None:
+    """Remove what would differ between two runs of the same code, and what an editor adds."""
+    notebook["metadata"] |= {"kernelspec": dict(KERNEL), "language_info": dict(LANGUAGE)}
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        for added in ("execution", "collapsed"):  # times of a run; "collapsed" says what `outputs_hidden` says
+            cell["metadata"].pop(added, None)
 
 
 def _kernel_of_this_python() -> type:

@@ -1,7 +1,9 @@
 """Running chapters: stored when complete, otherwise untouched."""
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +13,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import v4
+from traitlets.config import PyFileConfigLoader
 
 from book import notebooks, stored_claims
 from gpbook_utils import claims
+
+ROOT = Path(__file__).parents[1]
 
 
 def write(path, *sources, notebook=None):
@@ -309,3 +314,26 @@ def test_a_corrupt_notebook_is_named_and_left_alone(tmp_path, capsys, content, s
 def test_a_missing_notebook_is_named(tmp_path):
     with pytest.raises(ValueError, match="01_gone.ipynb: cannot be read: No such file"):
         notebooks.run(tmp_path / "01_gone.ipynb")
+
+
+def test_a_chapter_that_jupyterlab_opened_and_saved_is_the_same_file(tmp_path):
+    settings = PyFileConfigLoader("jupyter_server_config.py", path=str(ROOT / "book" / "lab")).load_config()
+    path = Path(shutil.copy(ROOT / "chapters" / "02_hidden_state.ipynb", tmp_path))
+    content, manager = path.read_bytes(), settings.ServerApp.contents_manager_class(root_dir=str(tmp_path))
+
+    async def save(edit):
+        opened = await manager.get(path.name)
+        edit(opened["content"])
+        await manager.save(opened, path.name)
+
+    def as_lab_leaves_it(notebook):
+        notebook["metadata"]["kernelspec"]["display_name"] = "Python 3 (ipykernel)"
+        notebook["metadata"]["language_info"] |= {"nbconvert_exporter": "python", "version": "3.12.1"}
+        for cell in notebook["cells"]:
+            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+                cell["metadata"]["collapsed"] = True
+
+    asyncio.run(save(as_lab_leaves_it))
+    assert path.read_bytes() == content
+    asyncio.run(save(lambda notebook: notebook["cells"].pop()))
+    assert len(notebooks.read(path).cells) == len(nbformat.reads(content.decode(), 4).cells) - 1
