@@ -18,6 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
+from myst_parser.mdit_to_docutils.base import default_slugify
 from nbformat import NotebookNode
 from PIL import Image
 
@@ -27,6 +28,7 @@ from gpbook_utils import claims, explorer
 ROOT = Path(__file__).parents[1]
 LONGEST_CELL = 16  # lines
 WIDEST = 80  # columns of code that fit the page
+SYMPTOMS = "symptoms.md"  # the page that leads from what is seen to the section that explains it
 # Chapters that still have the form of the first edition, claim(id, sentence, check).
 FIRST_EDITION = {
     "02_hidden_state", "03_where_training_starts", "04_inducing_points", "05_minibatches",
@@ -287,6 +289,32 @@ def links(path: Path, notebook: NotebookNode) -> list[str]:
                     continue
                 found.append(f"{_at(path, n, line)}: the link {target!r} {problem}")
     return found
+
+
+def section_links(path: Path, notebook: NotebookNode) -> list[str]:
+    """On the page of symptoms a link to a chapter leads to one of its sections, where the answer stands."""
+    found = []
+    for n, cell in _cells(notebook, "markdown"):
+        for line, text in enumerate(without_code(cell.source).split("\n"), 1):
+            for file, anchor in re.findall(r"\]\(\s*(\d\d_\w+\.ipynb)#?([^)\s]*)\)", text):
+                if not (path.parent / file).exists():
+                    continue  # the rule `links` says so
+                chapter = read(path.parent / file)
+                sections = [anchor for _, c in _cells(chapter, "markdown") for anchor in _sections(c.source)]
+                if anchor not in sections:
+                    problem = f"names no section, {anchor!r}" if anchor else "leads to the top of a chapter"
+                    found.append(f"{_at(path, n, line)}: the link to {file} {problem}; give one of {sections}")
+    return found
+
+
+def _sections(markdown: str) -> list[str]:
+    """The anchors of a text's sections, below its title: what a link may name after the ``#``."""
+    tokens = prose.parser().parse(markdown)
+    return [
+        default_slugify("".join(part.content for part in text.children or [] if part.type in ("text", "code_inline")))
+        for heading, text in zip(tokens, tokens[1:], strict=False)
+        if heading.type == "heading_open" and heading.tag != "h1"
+    ]
 
 
 def images_in_prose(path: Path, notebook: NotebookNode) -> list[str]:
@@ -670,7 +698,8 @@ BOOK_RULES = [claim_ids, mentioned_claims, allowances]
 def rules_for(path: Path) -> list:
     """The rules for a notebook, or for a page in Markdown."""
     notebook = path.suffix != ".md"
-    return PAGE_RULES + NOTEBOOK_RULES * notebook + PROSE_RULES * in_checked_prose(path)
+    symptoms = [section_links] * (path.name == SYMPTOMS)
+    return PAGE_RULES + symptoms + NOTEBOOK_RULES * notebook + PROSE_RULES * in_checked_prose(path)
 
 
 def lint(root: Path = ROOT) -> list[str]:

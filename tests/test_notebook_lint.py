@@ -496,6 +496,39 @@ def test_a_page_in_markdown_is_linted_with_line_numbers(tmp_path):
     assert [problem.split(":")[0] for problem in problems] == ["glossary.md, line 5", "glossary.md, line 6"]
 
 
+@pytest.mark.parametrize("target", ["01_clean.ipynb#kind-6-what-a-state_dict-holds", "01_clean.ipynb#it-ends"])
+def test_a_symptom_leads_to_a_section(clean, target):
+    assert section_problems(clean, target) == []
+
+
+@pytest.mark.parametrize(
+    "target, says",
+    [
+        ("01_clean.ipynb", "leads to the top of a chapter"),
+        ("01_clean.ipynb#", "leads to the top of a chapter"),
+        ("01_clean.ipynb#when-are-two-covariances-the-same", "names no section"),
+        ("01_clean.ipynb#claim-two-is-even", "names no section"),
+        ("01_clean.ipynb#kind-6", "names no section"),
+    ],
+)
+def test_a_symptom_leads_nowhere(clean, target, says):
+    [problem] = section_problems(clean, target)
+    assert problem.startswith("symptoms.md, line 3: ")
+    assert f"{says}" in problem and "it-ends" in problem
+
+
+def section_problems(clean, target):
+    """What the lint says of a page of symptoms with one link."""
+    chapter, notebook = clean
+    notebook.cells[0].source += "\n## Kind 6: what a `state_dict` holds\n\n### It ends\n"
+    nbformat.write(notebook, chapter)
+    page = chapter.with_name(lint.SYMPTOMS)
+    page.write_text(f"# What you see\n\nWhy: [there]({target}), and `[code](01_clean.ipynb)`.\n")
+    assert lint.section_links in lint.rules_for(page)
+    assert lint.section_links not in lint.rules_for(chapter.with_name("glossary.md"))
+    return lint.section_links(page, lint.read(page))
+
+
 def test_a_corrupt_notebook_is_reported_with_the_others(tmp_path):
     (tmp_path / "chapters").mkdir()
     (tmp_path / "chapters" / "01_torn.ipynb").write_text('{"cells": [')
