@@ -16,7 +16,7 @@ SUBMISSIONS :=
 # among the deep tests, those of a named group.
 TESTS := -m pytest -n 2 --dist loadfile
 # What computes; it is run in every environment of this machine, since no test may hang on last bits.
-NUMERICAL := gpbook_utils $(foreach name,bits budget compare costs diagnose_* inducing minibatches models precision restarts,\
+NUMERICAL := gpbook_utils $(foreach name,bits budget compare costs diagnose_* inducing minibatches models precision restarts symptoms,\
 	$(wildcard tests/test_$(name).py))
 DEEP  := -m pytest -n 2 --dist loadgroup
 

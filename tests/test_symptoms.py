@@ -170,6 +170,14 @@ def test_row(label):
     TESTS[label]()
 
 
+def test_names_of_the_libraries_exist():
+    names = set(re.findall(r"\b((?:gpytorch|torch|np\.random)\.[\w.]*\w)\(", PAGE.read_text(encoding="utf-8")))
+    assert len(names) > 10
+    for name in names:
+        first, *rest = name.split(".")
+        functools.reduce(getattr, rest, {"gpytorch": gpytorch, "torch": torch, "np": np}[first])
+
+
 def test_the_tool_is_called_as_the_page_says():
     [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     x, y = points()
