@@ -672,14 +672,14 @@ def _():
 
 @row("see-no-grad")
 def _():
-    x = torch.rand(30, 2, generator=torch.Generator().manual_seed(0))
-    kernel = RBFKernel(ard_num_dims=2)
+    x = torch.rand(200, 2, generator=torch.Generator().manual_seed(0))
+    kernel = MaternKernel(nu=0.5, ard_num_dims=2)  # the root makes a small rounding error large
     with_gradients = kernel(x).to_dense()
     with torch.no_grad():
         without, again = kernel(x).to_dense(), kernel(x).to_dense()
     assert torch.equal(without, again)
-    assert torch.equal(without.diagonal(), torch.ones(30))
-    assert 0 < (with_gradients - without).abs().max() < 1e-5
+    assert torch.equal(without.diagonal(), torch.ones(200))
+    assert 1e-6 < (with_gradients - without).abs().max() < 1e-2
 
 
 @row("see-fixed-noise-same-size")
