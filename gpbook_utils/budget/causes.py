@@ -154,12 +154,13 @@ def _gaussian(predicted: MultivariateNormal) -> dict[str, Tensor]:
 
 def _two_seeds(side: Callable[[], dict[str, Tensor]]) -> Sides:
     """One side under each of two states of torch's random generator, which is restored."""
-    sides = []
+
+    def after(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return side()
+
     with torch.random.fork_rng(devices=[]):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            sides.append(side())
-    return tuple(sides)
+        return after(0), after(1)
 
 
 @contextmanager
@@ -217,11 +218,10 @@ def row_order(dtype: torch.dtype) -> Sides:
 @cause("two threads for one", ROUNDING, chapter=9)
 def threads(dtype: torch.dtype) -> Sides:
     """Every second day, so that the products are large enough to be split; the number of threads is restored."""
-    sides = []
-    for count in (1, 2):
-        with computing(count):
-            sides.append(says(gp(dtype, points(dtype, step=2))))
-    return tuple(sides)
+    with computing(1):
+        a = says(gp(dtype, points(dtype, step=2)))
+    with computing(2):
+        return a, says(gp(dtype, points(dtype, step=2)))
 
 
 @cache
@@ -328,11 +328,12 @@ def love(dtype: torch.dtype) -> Sides:
 
 def under_jitters(dtype: torch.dtype, noise: float) -> Sides:
     """Two settings of the jitter that a failed Cholesky factorisation gets, at this noise; every fourth day."""
-    sides = []
-    for value in (1e-6, 1e-4):
+
+    def side(value: float) -> dict[str, Tensor]:
         with _quiet(), settings.cholesky_jitter(value, value):
-            sides.append(_covariance(gp(dtype, points(dtype, step=4), noise=noise, floor=1e-20)))
-    return tuple(sides)
+            return _covariance(gp(dtype, points(dtype, step=4), noise=noise, floor=1e-20))
+
+    return side(1e-6), side(1e-4)
 
 
 @cause("jitter for hardly any noise", SETTING, chapter=8)
@@ -488,13 +489,12 @@ def inducing_svgp(dtype: torch.dtype) -> Sides:
 @cause("inducing points, SGPR", SPARSE, chapter=4)
 def inducing_sgpr(dtype: torch.dtype) -> Sides:
     """Two draws of ten inducing points in the kernel itself."""
-    x, y = points(dtype)
-    sides = []
-    for seed in (0, 1):
-        other = gp(dtype)
-        z = inducing.random(x, 10, seed=seed)
-        sides.append(says(SparseModel(x, y, z, other.covar_module, other.likelihood)))
-    return tuple(sides)
+
+    def side(seed: int) -> dict[str, Tensor]:
+        (x, y), other = points(dtype), gp(dtype)
+        return says(SparseModel(x, y, inducing.random(x, 10, seed=seed), other.covar_module, other.likelihood))
+
+    return side(0), side(1)
 
 
 @cause("jitter of the inducing points", SPARSE, chapter=4)
@@ -540,16 +540,17 @@ def shared_kernel(dtype: torch.dtype) -> Sides:
 @cause("inducing points that are the data", PROGRAM, chapter=4)
 def aliased(dtype: torch.dtype) -> Sides:
     """SGPR whose inducing points are a slice of the inputs, trained, against one with a clone."""
-    sides = []
-    for own in (True, False):
+
+    def side(own: bool) -> dict[str, Tensor]:
         x, y = (t.clone() for t in points(dtype, step=4))
         z, noise = x[::24], GaussianLikelihood()
         kernel = InducingPointKernel(ScaleKernel(RBFKernel()), z.clone() if own else z, noise)
         model = ExactModel(x, y, kernel, noise)
         with _quiet():
             fit(model, steps=20)
-            sides.append(measuring.says(model, x, stars(dtype)))
-    return tuple(sides)
+            return measuring.says(model, x, stars(dtype))
+
+    return side(True), side(False)
 
 
 @cause("raw value for constrained", PROGRAM, chapter=2)

@@ -18,6 +18,7 @@ import time
 import traceback
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -379,7 +380,8 @@ def _on_loky(job: _Job, runs: list[_Run], workers: int) -> Iterator[dict]:
         initializer=end_with,
         initargs=(os.getpid(),),
     )
-    waiting, alone, in_vain = list(runs), [], 0
+    waiting, in_vain = list(runs), 0
+    alone: list[_Run] = []
     while waiting or alone:
         batch = alone[:1] or waiting
         done = set()
@@ -489,9 +491,8 @@ def _seeds(seeds) -> list[int]:
 
 
 def _twice(rows: Iterable[tuple]) -> tuple | None:
-    """The first row that equals an earlier one."""
-    seen = set()
-    return next((row for row in rows if row in seen or seen.add(row)), None)
+    """The first row that stands there more than once."""
+    return next((row for row, count in Counter(rows).items() if count > 1), None)
 
 
 def _table(runs: list[_Run], found: dict[str, dict]) -> DataFrame:
