@@ -20,6 +20,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -173,11 +174,9 @@ class Panel:
             raise ValueError(f"the colours need low < high; got {low} and {high}")
 
         def draw(ax: Axes, cells) -> Artist:
-            return ax.imshow(
-                cells, cmap=cmap, vmin=low, vmax=high, interpolation="none", origin="lower", aspect="auto",
-                # In the coordinates of the axes, so that a logarithmic axis does not bend it.
-                extent=(0, 1, 0, 1), transform=ax.transAxes,
-            )  # fmt: skip
+            # In the coordinates of the axes, so that a logarithmic axis does not bend it.
+            place: dict[str, Any] = {"extent": (0, 1, 0, 1), "transform": ax.transAxes, "aspect": "auto"}
+            return ax.imshow(cells, cmap, vmin=low, vmax=high, interpolation="none", origin="lower", **place)
 
         self._append(draw, [{"cells": part} for part in (cells if cells.ndim == 3 else cells[None])])
 
@@ -220,10 +219,8 @@ class Panel:
                         artist.set_label("")  # one entry in the key
         ax.set(**self._settings)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(
-                loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.6,
-                ncols=3, columnspacing=1, handlelength=1.4,
-            )  # fmt: skip
+            below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 3.6}
+            ax.legend(**below, ncols=3, columnspacing=1, handlelength=1.4)
 
     def _svg(self, alt: str, salt: str) -> str:
         """The panel with all its frames; ``salt`` tells its ids from those of others on the page."""

@@ -44,13 +44,12 @@ def style() -> AbstractContextManager:
 def figure(columns: int = 1, *, width: float = 6.4, height: float = 3.0, **options) -> tuple[Figure, Any]:
     """A new figure in the book's style with ``columns`` axes side by side; sizes in inches."""
     with style():
-        return plt.subplots(1, columns, figsize=(width, height), **options)
+        return plt.subplots(ncols=columns, figsize=(width, height), **options)
 
 
 def grid(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A new figure in the book's style, and its axes of shape (rows, columns); sizes in inches."""
-    with style():
-        return plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    return figure(columns, nrows=rows, width=width, height=height, squeeze=False)
 
 
 def show(fig: Figure, *, alt: str, caption: str, colours: int = 256) -> None:

@@ -12,7 +12,7 @@ import io
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from gpbook_utils import arguments, inducing
 from gpbook_utils.budget import measuring
-from gpbook_utils.budget.measuring import FORMATS, Cause, Sides
+from gpbook_utils.budget.measuring import Cause, Sides, cause
 from gpbook_utils.conditions import computing
 from gpbook_utils.data import load
 from gpbook_utils.machines.machine import COMPATIBLE, LOWERED, run_in
@@ -48,18 +48,6 @@ from gpbook_utils.training.minibatches import INDUCING_POINTS, Minibatches, fit_
 NULL, ROUNDING, SETTING = "null controls", "rounding and hardware", "settings of the library"
 TRAINING, SPARSE, PROGRAM = "training", "inducing points", "the program"
 DOUBLE = (torch.float64,)
-_registered: list[Cause] = []
-
-
-def cause(name: str, family: str, *, chapter: int, formats: Iterable[torch.dtype] = FORMATS):
-    """Decorate as :func:`gpbook_utils.budget.cause` does, and make it a cause of the book: one of :data:`CAUSES`."""
-
-    def registered(sides: Callable[[torch.dtype], Sides]) -> Cause:
-        made = measuring.cause(name, family, chapter=chapter, formats=formats)(sides)
-        _registered.append(made)
-        return made
-
-    return registered
 
 
 # The common problem -------------------------------------------------------------------------------
@@ -387,8 +375,7 @@ def optimum(dtype: torch.dtype) -> dict[str, Tensor]:
     arguments.format("dtype", dtype)
 
     def make_model(batch_shape):
-        kernel = ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
-        model = fresh(dtype, kernel)
+        model = fresh(dtype, _batched(batch_shape))
         return model, model.likelihood
 
     start = {"likelihood.noise": torch.tensor([0.5], dtype=dtype)}
@@ -432,10 +419,13 @@ def _variational(dtype: torch.dtype) -> Minibatches:
     )  # fmt: skip
 
 
+def _batched(batch_shape: torch.Size) -> ScaleKernel:
+    return ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
+
+
 def _make_variational(z: Tensor):
     def make_model(batch_shape):
-        kernel = ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
-        model = VariationalModel(z, kernel)
+        model = VariationalModel(z, _batched(batch_shape))
         return model, model.likelihood
 
     return make_model
@@ -472,10 +462,8 @@ def grown_order(dtype: torch.dtype) -> Sides:
 
 def sparse(dtype: torch.dtype, seed: int, m: int = 10, jitter: float | None = None) -> VariationalModel:
     """An SVGP with the common hyperparameters, random inducing points and the optimal q(u)."""
-    x, y = points(dtype)
-    other = gp(dtype)
-    z = inducing.random(x, m, seed=seed)
-    model = VariationalModel(z, other.covar_module, other.likelihood, jitter=jitter)
+    (x, y), other = points(dtype), gp(dtype)
+    model = VariationalModel(inducing.random(x, m, seed=seed), other.covar_module, other.likelihood, jitter=jitter)
     set_optimal_q(model, x, y)
     return model
 
@@ -500,8 +488,8 @@ def inducing_sgpr(dtype: torch.dtype) -> Sides:
 @cause("jitter of the inducing points", SPARSE, chapter=4)
 def variational_jitter(dtype: torch.dtype) -> Sides:
     """GPyTorch's jitter for float64 against that for float32, on twenty points."""
-    a, b = (sparse_says(sparse(dtype, seed=0, m=20, jitter=value)) for value in (1e-6, 1e-4))
-    return a, b
+    a, b = (sparse(dtype, seed=0, m=20, jitter=value) for value in (1e-6, 1e-4))
+    return sparse_says(a), sparse_says(b)
 
 
 @cause("random features, two seeds", SPARSE, chapter=2)
@@ -570,12 +558,10 @@ def default_outputscale(dtype: torch.dtype) -> Sides:
 @cause("training mode for evaluation", PROGRAM, chapter=2)
 def mode(dtype: torch.dtype) -> Sides:
     """What a model call returns: the posterior at the training inputs, or the prior."""
-    model = gp(dtype)
-    x = points(dtype)[0]
+    model, x = gp(dtype), points(dtype)[0]
     evaluated = posterior(model, x)
     with torch.no_grad():
-        called = model.train()(x)
-    return _gaussian(evaluated), _gaussian(called)
+        return _gaussian(evaluated), _gaussian(model.train()(x))
 
 
 @cause("y for f", PROGRAM, chapter=2)
@@ -632,4 +618,4 @@ def yardstick(dtype: torch.dtype) -> Sides:
     return says(gp(dtype)), says(gp(dtype, noise=0.2525))
 
 
-CAUSES: tuple[Cause, ...] = tuple(_registered)
+CAUSES = tuple(found for found in list(globals().values()) if isinstance(found, Cause))  # as they stand here

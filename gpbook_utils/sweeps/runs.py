@@ -20,7 +20,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -151,11 +151,8 @@ def environment() -> dict[str, str]:
     ['python', 'torch', 'gpytorch', 'linear_operator', 'numpy', 'scipy']
     """
     libraries = {name: version(name) for name in ("gpytorch", "linear_operator", "numpy", "scipy")}
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # tells builds apart, as the metadata do not
-        **libraries,
-    }
+    # Of torch not what the metadata say, which do not tell builds apart.
+    return {"python": platform.python_version(), "torch": torch.__version__, **libraries}
 
 
 @dataclass(frozen=True)
@@ -323,11 +320,8 @@ def _dead(deaths: int) -> dict:
 def _conditions(seed: int, threads: int, dtype: torch.dtype) -> Iterator[None]:
     """What each run finds, wherever it runs; afterwards all is as it was."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(threadpool_limits(threads))
-        stack.enter_context(computing(threads, dtype))
+    forked = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    with forked, torch.enable_grad(), threadpool_limits(threads), computing(threads, dtype):
         try:
             torch.manual_seed(seed)
             random.seed(seed)
