@@ -57,6 +57,7 @@ test: $(READY) .venv-grading/ready  ## what to run before every change; T=tests/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/mypy
 	@$(BIN)/python $(TESTS) --durations=10 $(T)
 
 test-deep: $(READY) .venv-grading/ready  ## what takes longer: other instructions, sabotage
@@ -84,5 +85,5 @@ formgrader: .venv-grading/ready  ## mark answers in words, in the browser
 	@cd course && PATH="$(CURDIR)/$(GRADER):$$PATH" jupyter lab
 
 clean:  ## remove what was built (keeps .venv and course)
-	rm -rf _build .pytest_cache .ruff_cache
+	rm -rf _build .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -172,7 +172,7 @@ def _judge_many(found, wanted, rule) -> tuple[str, str]:
         if len(found) != len(wanted):
             return WRONG, f"has {len(found)} items, and {len(wanted)} are needed"
         pairs = [(place, *pair) for place, pair in enumerate(zip(found, wanted, strict=True), start=1)]
-    judged = [(key, *_judge(*pair, rule)) for key, *pair in pairs]
+    judged = [(key, *_judge(one, other, rule)) for key, one, other in pairs]
     key, verdict, why = max(judged, key=lambda item: VERDICTS.index(item[1]), default=("", RIGHT, ""))
     return verdict, why and f"item {key} {why}"
 

@@ -10,6 +10,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from numbers import Integral
 
 LARGEST = 2**63 - 1
@@ -64,12 +65,10 @@ def whole(name: str, value, least: int = 1, most: int = LARGEST) -> int:
 
 def items(name: str, values) -> list:
     """The items of a list, a range, a tensor, or anything else to iterate over, but of a text or a dictionary."""
-    try:
-        found = values.tolist() if hasattr(values, "tolist") else list(values)
-    except (TypeError, RuntimeError):  # also of torch, for a tensor without entries to read
-        found = None
-    need(isinstance(found, list) and not isinstance(values, str | bytes | Mapping), name, "a list", values)
-    return found
+    with suppress(TypeError, RuntimeError):  # also of torch, for a tensor without entries to read
+        if not isinstance(values, str | bytes | Mapping):
+            return list(values.tolist() if hasattr(values, "tolist") else values)
+    return need(False, name, "a list", values)
 
 
 def wholes(name: str, values, count: int, most: int = LARGEST) -> list[int]:
@@ -81,17 +80,14 @@ def wholes(name: str, values, count: int, most: int = LARGEST) -> list[int]:
 
 def real(name: str, value, *, above: float = -math.inf, least: float = -math.inf, finite: bool = True) -> float:
     """One real number, also of NumPy or in a tensor; if not ``finite``, also an infinity, or NaN if without bounds."""
-    try:
-        if isinstance(value, str | bytes | bool):
-            raise TypeError
-        number = float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        number = None
     bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
-    fits = number is not None and (math.isfinite(number) or not finite)
-    fits = fits and (not bounds or (number > above and number >= least))
-    need(fits, name, ", ".join([f"one {'finite ' * finite}real number", *bounds]), value)
-    return number
+    with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        if not isinstance(value, str | bytes | bool):
+            number = float(value.detach() if hasattr(value, "detach") else value)
+            fits = math.isfinite(number) or not finite
+            if fits and (not bounds or (number > above and number >= least)):
+                return number
+    return need(False, name, ", ".join([f"one {'finite ' * finite}real number", *bounds]), value)
 
 
 def line(name: str, value) -> str:

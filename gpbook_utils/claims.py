@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from gpbook_utils import arguments
 
 HOLDS, REFUTED, UNOBSERVABLE = VERDICTS = ("holds", "refuted", "not observable here")
-FINDING, CHECK = KINDS = ("finding", "check")
+FINDING, CHECK = "finding", "check"
 MIME = "application/vnd.gpbook.claim+json"
 LEFT = '<td style="text-align: left">'  # JupyterLab sets table cells flush right
 _MARKS = {HOLDS: "✓ ", REFUTED: "✗ ", UNOBSERVABLE: "○ "}  # seen without colour, and without the book's styles

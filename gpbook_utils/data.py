@@ -185,5 +185,4 @@ _TABLES = {"co2": _co2, "seattle": _seattle}
 
 
 def _rows(file_name: str) -> list[dict[str, str]]:
-    with files("gpbook_utils").joinpath("tables", file_name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(files("gpbook_utils").joinpath("tables", file_name).read_text("utf-8").splitlines()))

@@ -20,6 +20,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -115,7 +116,8 @@ class Panel:
                 raise ValueError(f"{name}lim must be two finite numbers, the smaller first; got {limits!r}")
             if scale == "log" and ends[0] <= 0:
                 raise ValueError(f"{name}lim must be positive on a logarithmic axis; got {limits!r}")
-        self.title, self.ylabel, self.frames = title, ylabel, None
+        self.title, self.ylabel = title, ylabel
+        self.frames: int | None = None
         self._settings = {"xscale": xscale, "yscale": yscale, "xlim": xlim, "ylim": ylim}
         self._settings |= {"xlabel": xlabel, "ylabel": ylabel, "title": title}
         self._items: list[tuple[Callable[..., Artist], list[dict]]] = []
@@ -172,9 +174,9 @@ class Panel:
             raise ValueError(f"the colours need low < high; got {low} and {high}")
 
         def draw(ax: Axes, cells) -> Artist:
-            style = {"cmap": cmap, "vmin": low, "vmax": high, "interpolation": "none", "origin": "lower"}
             # In the coordinates of the axes, so that a logarithmic axis does not bend it.
-            return ax.imshow(cells, extent=(0, 1, 0, 1), transform=ax.transAxes, aspect="auto", **style)
+            place: dict[str, Any] = {"extent": (0, 1, 0, 1), "transform": ax.transAxes, "aspect": "auto"}
+            return ax.imshow(cells, cmap, vmin=low, vmax=high, interpolation="none", origin="lower", **place)
 
         self._append(draw, [{"cells": part} for part in (cells if cells.ndim == 3 else cells[None])])
 
@@ -217,14 +219,13 @@ class Panel:
                         artist.set_label("")  # one entry in the key
         ax.set(**self._settings)
         if ax.get_legend_handles_labels()[0]:
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 3.6}
+            below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 3.6}
             ax.legend(**below, ncols=3, columnspacing=1, handlelength=1.4)
 
     def _svg(self, alt: str, salt: str) -> str:
         """The panel with all its frames; ``salt`` tells its ids from those of others on the page."""
-        settings = {"svg.fonttype": "none", "svg.hashsalt": salt}
         nameless = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        with plots.style(), mpl.rc_context(settings):
+        with plots.style(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
             fig, axes = plots.grid(1, 1, width=4.2, height=3.6)
             self._draw(axes[0][0], range(self.frames or 1))
             fig.savefig(buffer := io.StringIO(), format="svg", transparent=True, metadata=nameless)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,36 +20,36 @@ from PIL import Image
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#007A5A", "#A8568A", "#6B6B6B"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, GREY)
 _PIXELS_PER_INCH = 100  # on the page; stored at twice that, for dense screens
-_STYLE = {
-    "axes.prop_cycle": plt.cycler(color=PALETTE),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 11,
-    "figure.constrained_layout.use": True,
-    "font.family": "DejaVu Sans",  # shipped with matplotlib, so the same picture everywhere
-    "font.size": 10.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-}
 
 
 def style() -> AbstractContextManager:
     """The book's style of figures, for the time of a ``with`` block."""
-    return plt.rc_context(_STYLE)
+    return plt.rc_context(
+        {
+            "axes.prop_cycle": plt.cycler(color=PALETTE),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.labelsize": 11,
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",  # shipped with matplotlib, so the same picture everywhere
+            "font.size": 10.5,
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
 
 
-def figure(columns: int = 1, *, width: float = 6.4, height: float = 3.0, **options) -> tuple[Figure, Axes | np.ndarray]:
+def figure(columns: int = 1, *, width: float = 6.4, height: float = 3.0, **options) -> tuple[Figure, Any]:
     """A new figure in the book's style with ``columns`` axes side by side; sizes in inches."""
     with style():
-        return plt.subplots(1, columns, figsize=(width, height), **options)
+        return plt.subplots(ncols=columns, figsize=(width, height), **options)
 
 
 def grid(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A new figure in the book's style, and its axes of shape (rows, columns); sizes in inches."""
-    with style():
-        return plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    return figure(columns, nrows=rows, width=width, height=height, squeeze=False)
 
 
 def show(fig: Figure, *, alt: str, caption: str, colours: int = 256) -> None:
@@ -71,10 +72,9 @@ def show(fig: Figure, *, alt: str, caption: str, colours: int = 256) -> None:
 
 def encode(fig: Figure, *, density: float = 2, colours: int = 256) -> tuple[bytes, int]:
     """A figure as png, with its width on the page in pixels, of which the png has ``density`` each; close it."""
-    # No Software entry: it would change the bytes with every release of matplotlib.
-    options = {"format": "png", "dpi": density * _PIXELS_PER_INCH, "metadata": {"Software": None}}
-    with style():
-        fig.savefig(buffer := io.BytesIO(), facecolor="white", **options)
+    with style():  # no Software entry: it would change the bytes with every release of matplotlib
+        dpi, metadata = density * _PIXELS_PER_INCH, {"Software": None}
+        fig.savefig(buffer := io.BytesIO(), format="png", dpi=dpi, facecolor="white", metadata=metadata)
     width = round(fig.get_figwidth() * _PIXELS_PER_INCH)
     plt.close(fig)
     # A palette of 256 colours takes a third of the size, with no difference to see in line art.

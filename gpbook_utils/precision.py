@@ -232,7 +232,7 @@ def exact_sum(terms: Tensor | Iterable[float], format: Format = FLOAT64) -> floa
         raise ValueError(f"terms must be finite numbers, with a sum that float64 can hold: {error}") from error
     if not math.isfinite(total):
         raise ValueError("terms must be finite; there is a NaN or an infinity among them")
-    return float(_round(np.float64(total), format))
+    return float(_round(np.array(total), format))
 
 
 def _round(x: np.ndarray, format: Format) -> np.ndarray:

@@ -6,17 +6,20 @@ functions on real objects, and looks for private names elsewhere in the package.
 
 from __future__ import annotations
 
+from typing import Any
+
 from gpytorch.mlls import MarginalLogLikelihood
+from gpytorch.variational import VariationalStrategy
 from linear_operator.operators import AddedDiagLinearOperator, LinearOperator
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def q_of(strategy: nn.Module) -> nn.Module | None:
+def q_of(strategy: VariationalStrategy) -> Any:
     """The module with the parameters of q(u), or none: the public ``variational_distribution`` is the Gaussian."""
     return getattr(strategy, "_variational_distribution", None)
 
 
-def clear_cache(strategy: nn.Module) -> None:
+def clear_cache(strategy: VariationalStrategy) -> None:
     """Forget the prior of u that parameters gave before they were written to; without a change of mode."""
     strategy._clear_cache()
 

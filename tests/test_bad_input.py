@@ -30,7 +30,6 @@ INSIDE = (
 )
 LEFT_OUT = {
     "budget.Sides": "a type",
-    "budget.causes.cause": "is budget.cause",
     "machines.machine.main": "a command line, read by argparse",
     "machines.bits.model": "what it computes is the edition of all records",
     "machines.bits.descend": "what it computes is the edition of all records",

@@ -259,10 +259,11 @@ def test_the_book_is_set_up_and_tested_in_an_odd_place(tmp_path):
         linked_environment(book / folder, ROOT / folder, tmp_path / "python")
     (book / ".venv/bin/ruff").symlink_to(ROOT / ".venv/bin/ruff")
     # As pip writes a script of an environment whose path the first line can't name.
-    code = (ROOT / ".venv/bin/lint-imports").read_text(encoding="utf-8").split("\n", 1)[1]
     head = f"#!/bin/sh\n'''exec' '{book}/.venv/bin/python' \"$0\" \"$@\"\n' '''\n"
-    (book / ".venv/bin/lint-imports").write_text(head + code, encoding="utf-8")
-    (book / ".venv/bin/lint-imports").chmod(0o755)
+    for script in ("lint-imports", "mypy"):
+        code = (ROOT / ".venv/bin" / script).read_text(encoding="utf-8").split("\n", 1)[1]
+        (book / ".venv/bin" / script).write_text(head + code, encoding="utf-8")
+        (book / ".venv/bin" / script).chmod(0o755)
     environment = {
         "PATH": os.defpath,
         "HOME": str(home),

@@ -12,7 +12,7 @@ import io
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
 
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from gpbook_utils import arguments, inducing
 from gpbook_utils.budget import measuring
-from gpbook_utils.budget.measuring import FORMATS, Cause, Sides
+from gpbook_utils.budget.measuring import Cause, Sides, cause
 from gpbook_utils.conditions import computing
 from gpbook_utils.data import load
 from gpbook_utils.machines.machine import COMPATIBLE, LOWERED, run_in
@@ -48,18 +48,6 @@ from gpbook_utils.training.minibatches import INDUCING_POINTS, Minibatches, fit_
 NULL, ROUNDING, SETTING = "null controls", "rounding and hardware", "settings of the library"
 TRAINING, SPARSE, PROGRAM = "training", "inducing points", "the program"
 DOUBLE = (torch.float64,)
-_registered: list[Cause] = []
-
-
-def cause(name: str, family: str, *, chapter: int, formats: Iterable[torch.dtype] = FORMATS):
-    """Decorate as :func:`gpbook_utils.budget.cause` does, and make it a cause of the book: one of :data:`CAUSES`."""
-
-    def registered(sides: Callable[[torch.dtype], Sides]) -> Cause:
-        made = measuring.cause(name, family, chapter=chapter, formats=formats)(sides)
-        _registered.append(made)
-        return made
-
-    return registered
 
 
 # The common problem -------------------------------------------------------------------------------
@@ -154,12 +142,13 @@ def _gaussian(predicted: MultivariateNormal) -> dict[str, Tensor]:
 
 def _two_seeds(side: Callable[[], dict[str, Tensor]]) -> Sides:
     """One side under each of two states of torch's random generator, which is restored."""
-    sides = []
+
+    def after(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return side()
+
     with torch.random.fork_rng(devices=[]):
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            sides.append(side())
-    return tuple(sides)
+        return after(0), after(1)
 
 
 @contextmanager
@@ -217,11 +206,10 @@ def row_order(dtype: torch.dtype) -> Sides:
 @cause("two threads for one", ROUNDING, chapter=9)
 def threads(dtype: torch.dtype) -> Sides:
     """Every second day, so that the products are large enough to be split; the number of threads is restored."""
-    sides = []
-    for count in (1, 2):
-        with computing(count):
-            sides.append(says(gp(dtype, points(dtype, step=2))))
-    return tuple(sides)
+    with computing(1):
+        a = says(gp(dtype, points(dtype, step=2)))
+    with computing(2):
+        return a, says(gp(dtype, points(dtype, step=2)))
 
 
 @cache
@@ -328,11 +316,12 @@ def love(dtype: torch.dtype) -> Sides:
 
 def under_jitters(dtype: torch.dtype, noise: float) -> Sides:
     """Two settings of the jitter that a failed Cholesky factorisation gets, at this noise; every fourth day."""
-    sides = []
-    for value in (1e-6, 1e-4):
+
+    def side(value: float) -> dict[str, Tensor]:
         with _quiet(), settings.cholesky_jitter(value, value):
-            sides.append(_covariance(gp(dtype, points(dtype, step=4), noise=noise, floor=1e-20)))
-    return tuple(sides)
+            return _covariance(gp(dtype, points(dtype, step=4), noise=noise, floor=1e-20))
+
+    return side(1e-6), side(1e-4)
 
 
 @cause("jitter for hardly any noise", SETTING, chapter=8)
@@ -386,8 +375,7 @@ def optimum(dtype: torch.dtype) -> dict[str, Tensor]:
     arguments.format("dtype", dtype)
 
     def make_model(batch_shape):
-        kernel = ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
-        model = fresh(dtype, kernel)
+        model = fresh(dtype, _batched(batch_shape))
         return model, model.likelihood
 
     start = {"likelihood.noise": torch.tensor([0.5], dtype=dtype)}
@@ -431,10 +419,13 @@ def _variational(dtype: torch.dtype) -> Minibatches:
     )  # fmt: skip
 
 
+def _batched(batch_shape: torch.Size) -> ScaleKernel:
+    return ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
+
+
 def _make_variational(z: Tensor):
     def make_model(batch_shape):
-        kernel = ScaleKernel(RBFKernel(batch_shape=batch_shape), batch_shape=batch_shape)
-        model = VariationalModel(z, kernel)
+        model = VariationalModel(z, _batched(batch_shape))
         return model, model.likelihood
 
     return make_model
@@ -471,10 +462,8 @@ def grown_order(dtype: torch.dtype) -> Sides:
 
 def sparse(dtype: torch.dtype, seed: int, m: int = 10, jitter: float | None = None) -> VariationalModel:
     """An SVGP with the common hyperparameters, random inducing points and the optimal q(u)."""
-    x, y = points(dtype)
-    other = gp(dtype)
-    z = inducing.random(x, m, seed=seed)
-    model = VariationalModel(z, other.covar_module, other.likelihood, jitter=jitter)
+    (x, y), other = points(dtype), gp(dtype)
+    model = VariationalModel(inducing.random(x, m, seed=seed), other.covar_module, other.likelihood, jitter=jitter)
     set_optimal_q(model, x, y)
     return model
 
@@ -488,20 +477,19 @@ def inducing_svgp(dtype: torch.dtype) -> Sides:
 @cause("inducing points, SGPR", SPARSE, chapter=4)
 def inducing_sgpr(dtype: torch.dtype) -> Sides:
     """Two draws of ten inducing points in the kernel itself."""
-    x, y = points(dtype)
-    sides = []
-    for seed in (0, 1):
-        other = gp(dtype)
-        z = inducing.random(x, 10, seed=seed)
-        sides.append(says(SparseModel(x, y, z, other.covar_module, other.likelihood)))
-    return tuple(sides)
+
+    def side(seed: int) -> dict[str, Tensor]:
+        (x, y), other = points(dtype), gp(dtype)
+        return says(SparseModel(x, y, inducing.random(x, 10, seed=seed), other.covar_module, other.likelihood))
+
+    return side(0), side(1)
 
 
 @cause("jitter of the inducing points", SPARSE, chapter=4)
 def variational_jitter(dtype: torch.dtype) -> Sides:
     """GPyTorch's jitter for float64 against that for float32, on twenty points."""
-    a, b = (sparse_says(sparse(dtype, seed=0, m=20, jitter=value)) for value in (1e-6, 1e-4))
-    return a, b
+    a, b = (sparse(dtype, seed=0, m=20, jitter=value) for value in (1e-6, 1e-4))
+    return sparse_says(a), sparse_says(b)
 
 
 @cause("random features, two seeds", SPARSE, chapter=2)
@@ -540,16 +528,17 @@ def shared_kernel(dtype: torch.dtype) -> Sides:
 @cause("inducing points that are the data", PROGRAM, chapter=4)
 def aliased(dtype: torch.dtype) -> Sides:
     """SGPR whose inducing points are a slice of the inputs, trained, against one with a clone."""
-    sides = []
-    for own in (True, False):
+
+    def side(own: bool) -> dict[str, Tensor]:
         x, y = (t.clone() for t in points(dtype, step=4))
         z, noise = x[::24], GaussianLikelihood()
         kernel = InducingPointKernel(ScaleKernel(RBFKernel()), z.clone() if own else z, noise)
         model = ExactModel(x, y, kernel, noise)
         with _quiet():
             fit(model, steps=20)
-            sides.append(measuring.says(model, x, stars(dtype)))
-    return tuple(sides)
+            return measuring.says(model, x, stars(dtype))
+
+    return side(True), side(False)
 
 
 @cause("raw value for constrained", PROGRAM, chapter=2)
@@ -569,12 +558,10 @@ def default_outputscale(dtype: torch.dtype) -> Sides:
 @cause("training mode for evaluation", PROGRAM, chapter=2)
 def mode(dtype: torch.dtype) -> Sides:
     """What a model call returns: the posterior at the training inputs, or the prior."""
-    model = gp(dtype)
-    x = points(dtype)[0]
+    model, x = gp(dtype), points(dtype)[0]
     evaluated = posterior(model, x)
     with torch.no_grad():
-        called = model.train()(x)
-    return _gaussian(evaluated), _gaussian(called)
+        return _gaussian(evaluated), _gaussian(model.train()(x))
 
 
 @cause("y for f", PROGRAM, chapter=2)
@@ -631,4 +618,4 @@ def yardstick(dtype: torch.dtype) -> Sides:
     return says(gp(dtype)), says(gp(dtype, noise=0.2525))
 
 
-CAUSES: tuple[Cause, ...] = tuple(_registered)
+CAUSES = tuple(found for found in list(globals().values()) if isinstance(found, Cause))  # as they stand here

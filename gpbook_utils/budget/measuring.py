@@ -152,10 +152,9 @@ def chart(
     formats = {"float64": torch.float64, "float32": torch.float32} if formats is None else formats
     if not arguments.mapping("formats", formats, torch.dtype):
         raise ValueError("formats is empty: name at least one")
-    if not given:
-        raise ValueError("causes is empty: name at least one")
-    if not quantities:
-        raise ValueError("quantities is empty: name at least one")
+    for name, some in (("causes", given), ("quantities", quantities)):
+        if not some:
+            raise ValueError(f"{name} is empty: name at least one")
     for place, one in enumerate(given):
         arguments.instance(f"causes[{place}]", one, Cause, "a Cause")
     for place, one in enumerate(quantities):
@@ -172,12 +171,10 @@ def chart(
             ax.axhline(row, color=plots.GREY, linewidth=0.4, alpha=0.4, zorder=0)
             if dtype in cause.formats:
                 _marks(ax, row, measure(cause, dtype), quantities)
-        ax.set(title=title, xscale="log", xlim=(_LEFT, top), ylim=(max(rows) + 0.8, -0.8))
-        ax.set_xlabel("relative difference")
-        powers = range(-15, 1, 5)
-        ax.set_xticks(
-            [_LEFT, *(10.0**power for power in powers)], ["equal", *(f"$10^{{{power}}}$" for power in powers)]
-        )
+        ylim = (max(rows) + 0.8, -0.8)
+        ax.set(title=title, xscale="log", xlim=(_LEFT, top), ylim=ylim, xlabel="relative difference")
+        ticks = {_LEFT: "equal"} | {10.0**power: f"$10^{{{power}}}$" for power in range(-15, 1, 5)}
+        ax.set_xticks(list(ticks), list(ticks.values()))
         ax.minorticks_off()
         ax.tick_params(axis="y", length=0, pad=8)
         ax.spines["left"].set_visible(False)
@@ -207,11 +204,8 @@ def _marks(ax, row: float, found: dict[str, float], quantities: list[str]) -> No
     for quantity in quantities:
         if quantity in found:
             value, colour = found[quantity], _colour(quantity)
-            face = colour if value else "white"
-            ax.plot(
-                max(value, _LEFT), row, _MARKERS[quantity], color=colour, markerfacecolor=face, markersize=5,
-                clip_on=False,
-            )  # fmt: skip
+            style = {"color": colour, "markerfacecolor": colour if value else "white", "markersize": 5}
+            ax.plot(max(value, _LEFT), row, _MARKERS[quantity], clip_on=False, **style)
 
 
 def _colour(quantity: str) -> str:

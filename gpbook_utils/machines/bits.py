@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def computations(device: str = "cpu") -> dict[str, Tensor]:
     found["permutation"] = torch.randperm(64, generator=generator.manual_seed(0), device=device).double()
     numbers = torch.from_numpy(np.random.default_rng(1).standard_normal(200_000)).to(device)
     for name, dtype in FORMATS.items():
-        like = {"dtype": dtype, "device": device}
+        like: dict[str, Any] = {"dtype": dtype, "device": device}
         results = {f"{n} draws": torch.randn(n, generator=generator.manual_seed(0), **like) for n in (15, 16, 64)}
         results["sum"] = numbers.to(dtype).sum().reshape(1)
         A = numbers[:90_000].reshape(300, 300).to(dtype)
@@ -141,8 +142,8 @@ def computed_in_each(environments: Mapping[str, tuple | Mapping]) -> dict[str, d
 def write(results: Mapping[str, Tensor]) -> None:
     """Write results to the standard output in NumPy's format, for the process that waits for them."""
     arguments.mapping("results", results, Tensor)
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: value.numpy() for name, value in results.items()})
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in results.items()}
+    np.savez(buffer := io.BytesIO(), **arrays)
     sys.stdout.buffer.write(buffer.getvalue())
 
 

@@ -214,9 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.action == "each":
             statuses = run_in_each(options.command)
-            print(
-                "\n".join(f"{name}: {'exit status ' + str(code) if code else 'ok'}" for name, code in statuses.items())
-            )
+            for name, code in statuses.items():
+                print(f"{name}: exit status {code}" if code else f"{name}: ok")
             return int(any(statuses.values()))
         environment, report = lowered_environment()
     except (RuntimeError, OSError) as error:
@@ -233,13 +232,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _cpu_name() -> str:
     """Vendor, family and model rather than the brand name, which a virtual machine may hide or invent."""
     if platform.system() == "Darwin":
-        return subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
-        ).stdout.strip()
-    info = _cpuinfo()
-    vendor = {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}.get(
-        info.get("vendor_id", ""), info.get("CPU implementer", "")
-    )
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    info, vendors = _cpuinfo(), {"GenuineIntel": "Intel", "AuthenticAMD": "AMD"}
+    vendor = vendors.get(info.get("vendor_id", ""), info.get("CPU implementer", ""))
     model = info.get("model", info.get("CPU part", ""))
     family = f"family {info['cpu family']} model" if "cpu family" in info else ""
     return " ".join(filter(None, [vendor or platform.machine(), family, model]))
@@ -259,9 +255,8 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _blas() -> str:
-    match = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
-    name = match.group(1).upper() if match else "unknown"
-    version = re.search(
-        r"(?:oneAPI Math Kernel Library|oneMKL|Math Kernel Library) Version ([\w.]+)", torch.__config__.show()
-    )
-    return f"{name} {version.group(1)}" if version else name
+    built = torch.__config__.show()
+    match = re.search(r"BLAS_INFO=(\w+)", built)
+    name = match[1].upper() if match else "unknown"
+    version = re.search(r"(?:Math Kernel Library|oneMKL) Version ([\w.]+)", built)
+    return f"{name} {version[1]}" if version else name

@@ -18,8 +18,9 @@ import time
 import traceback
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -150,11 +151,8 @@ def environment() -> dict[str, str]:
     ['python', 'torch', 'gpytorch', 'linear_operator', 'numpy', 'scipy']
     """
     libraries = {name: version(name) for name in ("gpytorch", "linear_operator", "numpy", "scipy")}
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # tells builds apart, as the metadata do not
-        **libraries,
-    }
+    # Of torch not what the metadata say, which do not tell builds apart.
+    return {"python": platform.python_version(), "torch": torch.__version__, **libraries}
 
 
 @dataclass(frozen=True)
@@ -322,11 +320,8 @@ def _dead(deaths: int) -> dict:
 def _conditions(seed: int, threads: int, dtype: torch.dtype) -> Iterator[None]:
     """What each run finds, wherever it runs; afterwards all is as it was."""
     before = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(threadpool_limits(threads))
-        stack.enter_context(computing(threads, dtype))
+    forked = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    with forked, torch.enable_grad(), threadpool_limits(threads), computing(threads, dtype):
         try:
             torch.manual_seed(seed)
             random.seed(seed)
@@ -379,7 +374,8 @@ def _on_loky(job: _Job, runs: list[_Run], workers: int) -> Iterator[dict]:
         initializer=end_with,
         initargs=(os.getpid(),),
     )
-    waiting, alone, in_vain = list(runs), [], 0
+    waiting, in_vain = list(runs), 0
+    alone: list[_Run] = []
     while waiting or alone:
         batch = alone[:1] or waiting
         done = set()
@@ -489,9 +485,8 @@ def _seeds(seeds) -> list[int]:
 
 
 def _twice(rows: Iterable[tuple]) -> tuple | None:
-    """The first row that equals an earlier one."""
-    seen = set()
-    return next((row for row in rows if row in seen or seen.add(row)), None)
+    """The first row that stands there more than once."""
+    return next((row for row, count in Counter(rows).items() if count > 1), None)
 
 
 def _table(runs: list[_Run], found: dict[str, dict]) -> DataFrame:

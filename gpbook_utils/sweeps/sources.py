@@ -54,10 +54,11 @@ PLAIN = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype,
 WITHOUT_CONTENT = (  # places for a value of an instance, and what Python remembers of an abstract class
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
-    type(namedtuple("_Pair", "a b").a),
-    type(abc.ABC._abc_impl),
+    type(vars(namedtuple("_Pair", "a b"))["a"]),
+    type(vars(abc.ABC)["_abc_impl"]),
 )
-SENTINELS = (type(dataclasses.MISSING), type(dataclasses.KW_ONLY), type(dataclasses._HAS_DEFAULT_FACTORY))
+_FACTORY = dataclasses._HAS_DEFAULT_FACTORY  # type: ignore[attr-defined] # typeshed lacks it
+SENTINELS = (type(dataclasses.MISSING), type(dataclasses.KW_ONLY), type(_FACTORY))
 TIMES = (datetime.date, datetime.time, datetime.timedelta)
 
 
@@ -230,9 +231,9 @@ class _Reader:
             # Of a package, code may use any module that some other code has imported.
             self.names.update(name for name in IMPORTED.modules if name.startswith(f"{module.__name__}."))
             return [b"module", module.__name__.encode(), *self.library(module)]
-        if getattr(module, "__file__", None) is None:
+        if (file := getattr(module, "__file__", None)) is None:
             raise ValueError(f"the function reads the module {path}, which has no file; import what it needs from it")
-        source = Path(module.__file__).read_bytes().replace(b"\r\n", b"\n")
+        source = Path(file).read_bytes().replace(b"\r\n", b"\n")
         self.names |= reach.imported(source.decode())
         parts = [b"module", source]
         for name, value in sorted(vars(module).items()):
@@ -279,16 +280,15 @@ def _steps(code: types.CodeType) -> list[tuple]:
     """
     kept = [step for step in dis.get_instructions(code) if step.opname not in IDLE]
     offsets = [step.offset for step in kept]
-    steps = []
+    steps: list[tuple] = []
     for step in kept:
+        argument = step.argval if step.opcode in NAMING else step.arg
         if step.opcode in JUMPS:
             argument = "to", bisect_left(offsets, step.argval)
-        else:
-            argument = step.argval if step.opcode in NAMING else step.arg
         steps.append((step.opname.replace("LOAD_METHOD", "LOAD_ATTR"), argument))
     caught = [
         (*(bisect_left(offsets, place) for place in (entry.start, entry.end, entry.target)), entry.depth)
-        for entry in dis.Bytecode(code).exception_entries
+        for entry in dis.Bytecode(code).exception_entries  # type: ignore[attr-defined] # typeshed lacks it
     ]
     return [*steps, *caught]
 
@@ -306,7 +306,7 @@ def _is_of_the_notebook(thing) -> bool:
 
 def _is_at_home(thing) -> bool:
     """Whether a function or class is what its module has under its name, and was not made by another function."""
-    found = sys.modules[thing.__module__]
+    found: object = sys.modules[thing.__module__]
     for name in thing.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is thing

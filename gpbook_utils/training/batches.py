@@ -94,7 +94,8 @@ class Layout:
         """
         arguments.need(isinstance(starts, dict) and starts, "starts", "a non-empty dictionary of tensors", starts)
         spelt = {spelling: slot for slot in self.slots for spelling in slot.spellings}
-        rows, seen = None, {}
+        rows = self.default.new_empty(0, self.width)
+        seen: dict[str, str] = {}
         for name, given in starts.items():
             if name not in spelt:
                 raise ValueError(
@@ -110,7 +111,7 @@ class Layout:
                 value = arguments.need(False, f"starts[{name!r}]", "a tensor of numbers", given)
             if value.dim() == 0 or len(value) == 0:
                 raise ValueError(f"starts[{name!r}] must have one entry for each start; got shape {tuple(value.shape)}")
-            if rows is None:
+            if not len(rows):
                 rows = self.default.repeat(len(value), 1)
             if len(value) != len(rows) or value[0].numel() != slot.shape.numel():
                 raise ValueError(
@@ -179,12 +180,17 @@ class GaussianLoss(torch.autograd.Function):
 class BatchLoss:
     """Losses and gradients of a batch of models, row by row; a subclass says which loss, in ``_loss``.
 
+    That takes a model, its likelihood and ``data``, and returns a loss for each member, the reasons of those that
+    failed, and the members that got jitter.
+
     Models are built for a few batch sizes only and kept; a batch between two sizes is filled up with copies.
 
     Args:
         make_model, layout: which models, and where their parameters are.
         members: the largest batch.
     """
+
+    _loss: Callable[..., tuple[Tensor, dict[int, str], set[int]]]
 
     def __init__(self, make_model: MakeModel, layout: Layout, members: int):
         self.make_model, self.layout, self.members = make_model, layout, members
@@ -226,10 +232,6 @@ class BatchLoss:
             problems.setdefault(row, "the loss or its gradient is not finite")
             loss[row] = torch.nan
         return loss, gradient, problems, {row for row in jittered if row < count}
-
-    def _loss(self, model, likelihood, *data: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
-        """A loss for each member, the reasons of those that failed, and the members that got jitter."""
-        raise NotImplementedError
 
     def _one_by_one(self, *parts: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
         alone = zip(*(part.split(1) for part in parts), strict=True)

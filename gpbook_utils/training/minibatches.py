@@ -269,7 +269,7 @@ def _settings(x, y, batch_size, steps, lr) -> dict:
 def _begin(make_model, x, starts, orders, seeds) -> tuple[Layout, Tensor, list]:
     """The layout of the models, the raw parameters of all members before the first step, and their orders."""
     model, likelihood = build(make_model, torch.Size())
-    if private.q_of(getattr(model, "variational_strategy", None)) is None:
+    if (q := private.q_of(getattr(model, "variational_strategy", None))) is None:
         raise ValueError(
             f"make_model must return an ApproximateGP with a variational strategy; got {type(model).__name__}"
         )
@@ -288,7 +288,6 @@ def _begin(make_model, x, starts, orders, seeds) -> tuple[Layout, Tensor, list]:
             f"x must have the format and columns of the inducing points, {layout.dtype} and "
             f"{strategy.inducing_points.shape[-1]}; got {x.dtype} and {x.shape[-1]}"
         )
-    q = private.q_of(strategy)
     open_slots = [
         (slot, parameter)
         for slot, parameter in zip(layout.slots, parameters, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gpytorch
 import joblib
@@ -51,8 +51,8 @@ class Restarts:
     trajectories: dict[str, Tensor]
     failures: dict[int, str]
     jittered: list[int]
-    _raw: Tensor = field(default=None)
-    _make_model: MakeModel = field(default=None)
+    _raw: Tensor
+    _make_model: MakeModel
 
     @property
     def best(self) -> int:
