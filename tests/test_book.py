@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import sample_course as course
-from browser import FLAGS, barriers, broken_links, find_browser, look_at, require_browser, serve, visit
+from browser import FLAGS, broken_links, find_browser, look_at, require_browser, serve, visit
 from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
@@ -159,9 +159,12 @@ def open_page(browser, folder: Path, name: str, check, **options):
 # The book
 
 
-# The sample page is looked at in the dark too; every page, in the deep tests.
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.deep)])
-def test_every_page(browser, book, scheme):
+# The sample page is looked at in the dark too, and for every rule at both widths; every page, in the deep tests.
+@pytest.mark.parametrize(
+    ("scheme", "everything"),
+    [("light", False), *(pytest.param(scheme, True, marks=pytest.mark.deep) for scheme in SCHEMES)],
+)
+def test_every_page(browser, book, scheme, everything):
     pages = sorted(path.relative_to(book) for path in book.rglob("*.html") if "_static" not in path.parts)
     assert len(pages) >= 5
     problems = []
@@ -170,10 +173,7 @@ def test_every_page(browser, book, scheme):
             page, seen = visit(context, f"{address}/{name}")
             assert page.evaluate("document.documentElement.dataset.theme") == scheme
             # Code is thousands of coloured words, in the same few colours on every page: looked at on one.
-            seen += look_at(page, code=name.name.startswith("01_"))
-            if scheme == "light":  # menus differ on a phone; colours do not
-                page.set_viewport_size({"width": 390, "height": 900})
-                seen += barriers(page, code=False)
+            seen += look_at(page, name.name.startswith("01_"), everything)
             page.close()
             problems += [f"{name}: {problem}" for problem in seen]
     assert not problems, "\n".join(problems)
@@ -474,6 +474,9 @@ PAGE = "<!doctype html><html lang=en><title>T</title><link rel=icon href='data:,
         ("<div style='width: 2000px'>wide</div>", "wider than 1280 px"),
         ("<p style='color: #aaa; background: #fff'>pale</p>", "axe color-contrast"),
         ("<button></button>", "axe button-name"),
+        ("</main><p>Outside of every landmark.</p><main>", "axe region"),
+        ("<table><tr><th></th></tr><tr><td>1</td></tr></table>", "axe empty-table-header"),
+        ("<details><summary aria-label='Toggle'>Answer</summary>No.</details>", "axe label-content-name-mismatch"),
         ("<details><summary>More</summary><button></button></details>", "axe button-name"),
     ],
 )

@@ -25,7 +25,7 @@ from sphinx.errors import ConfigError
 
 from book.theme import evidence, figures, folds, handouts, mathml
 
-STATIC = Path(__file__).parent / "static"
+STATIC, TEMPLATES = (Path(__file__).parent / name for name in ("static", "templates"))
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
 REPLACED = ("sphinx_thebe", "sphinx_togglebutton")
 
@@ -55,6 +55,7 @@ def repository_options(url: str) -> dict[str, object]:
 def configure(app: Sphinx, config: Config) -> None:
     """Serve our files, link the repository if there is one, and leave out live code."""
     config.html_static_path.append(str(STATIC))
+    config.templates_path.insert(0, str(TEMPLATES))  # before those that the theme adds
     config.html_theme_options.update(repository_options(os.environ.get("GPBOOK_REPOSITORY", "").rstrip("/")))
     for module in REPLACED:
         detach(app, module)
@@ -62,7 +63,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 def digest() -> str:
     """Hash of this package's files, so that a change of a style or a rule builds every page again."""
-    files = sorted(path for path in STATIC.parent.rglob("*.*") if path.suffix in {".py", ".css", ".js"})
+    files = sorted(path for path in STATIC.parent.rglob("*.*") if path.suffix in {".py", ".css", ".js", ".html"})
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -87,9 +88,12 @@ def drop_repeated_scripts(app: Sphinx, pagename: str, templatename: str, context
     context["script_files"] = kept
 
 
-def name_roles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
-    """Call the entries of a bibliography what a list has to hold; the role Sphinx gives them is deprecated."""
-    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+def mend_body(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """Say to screen readers what the eye sees, where Sphinx and MyST-NB say something else."""
+    body = context.get("body", "")
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')  # a deprecated role; a list has to hold items
+    body = body.replace(' aria-label="Toggle hidden content"', "")  # it would hide the line that is read
+    context["body"] = re.sub(r"<th\b[^>]*>(?:\s|<p>\s*</p>)*</th>", "<td></td>", body)  # an empty header names nothing
 
 
 def setup(app: Sphinx) -> dict[str, object]:
@@ -97,7 +101,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_config_value("book_theme_digest", digest(), "env")
     app.connect("config-inited", configure)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
-    app.connect("html-page-context", name_roles)
+    app.connect("html-page-context", mend_body)
     app.add_css_file("book.css", priority=900)
     app.add_js_file("book.js", loading_method="defer")
     evidence.setup(app)
