@@ -24,6 +24,7 @@ from book.theme import repository_options
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
 from book.theme.mathml import has_loose_rows, to_mathml
+from gpbook_utils import plots
 
 ROOT = Path(__file__).parents[1]
 SCHEMES = ("light", "dark")
@@ -177,6 +178,29 @@ def test_every_page(browser, book, scheme, everything):
             page.close()
             problems += [f"{name}: {problem}" for problem in seen]
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", ["intro.html", "chapters/01_same_covariance.html"])
+def test_no_text_of_a_figure_is_below_9_pixels_on_a_phone(browser, book, name):
+    def check(page):
+        images = page.query_selector_all("article .gp-pan img")
+        assert images
+        for image in images:
+            # The least that matplotlib writes in the book's style is an exponent, at 0.7 of the text.
+            least = 0.7 * plots._STYLE["font.size"] / 72 * plots._PIXELS_PER_INCH
+            padding, stored = "parseFloat(getComputedStyle(image).paddingLeft)", "image.naturalWidth / 2"
+            assert least * image.evaluate(f"image => (image.clientWidth - 2 * {padding}) / ({stored})") >= 9
+            box = image.query_selector("xpath=..")
+            if box.evaluate("box => box.scrollWidth > box.clientWidth"):
+                assert box.get_attribute("tabindex") == "0" and box.get_attribute("aria-label")
+
+    assert open_page(browser, book, name, check, viewport={"width": 390, "height": 900}) == []
+
+
+def test_every_image_keeps_its_place(book):
+    images = [tag for path in book.rglob("*.html") for tag in ImageTags(path.read_text()).found]
+    assert len(images) >= 5
+    assert all(int(image["width"]) > 0 and int(image["height"]) > 0 for image in images)
 
 
 def test_links_of_the_book(book):

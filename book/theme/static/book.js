@@ -1,11 +1,15 @@
 // What a style sheet cannot do: let the keyboard reach what scrolls sideways, and open folded answers for print.
 
-const scrollable = ".gp-formula, .cell_output .output, .gp-scroll, .pst-scrollable-table-container, pre";
+const scrollable = ".gp-formula, .gp-pan, .cell_output .output, .gp-scroll, .pst-scrollable-table-container, pre";
 
 function reachByKeyboard() {
   for (const box of document.querySelectorAll(scrollable)) {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
+    const scrolls = box.scrollWidth > box.clientWidth;
+    // A stop of the keyboard needs a name, and a name needs a role.
+    for (const [name, value] of Object.entries({ tabindex: "0", role: "group", "aria-label": "Scrolls sideways" })) {
+      box.toggleAttribute(name, scrolls);
+      if (scrolls) box.setAttribute(name, value);
+    }
   }
 }
 
