@@ -5,22 +5,27 @@ pages of a few lines that each break one rule.
 """
 
 import base64
+import gzip
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlparse
 
 import nbformat
 import pytest
 import sample_course as course
 from browser import FLAGS, broken_links, find_browser, look_at, require_browser, serve, visit
+from fontTools.ttLib import TTFont
 from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
-from book import handouts, wheel
-from book.theme import repository_options
+from book import handouts, lint, wheel
+from book.theme import lighten, make_font, repository_options
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
 from book.theme.mathml import has_loose_rows, to_mathml
@@ -201,6 +206,47 @@ def test_every_image_keeps_its_place(book):
     images = [tag for path in book.rglob("*.html") for tag in ImageTags(path.read_text()).found]
     assert len(images) >= 5
     assert all(int(image["width"]) > 0 and int(image["height"]) > 0 for image in images)
+
+
+def test_the_book_is_light(browser, book):
+    """In kB, compressed as a server does: a first visit, a second page, a figure."""
+
+    def weight(path: Path) -> float:
+        packed = path.suffix in (".png", ".woff", ".woff2")
+        return len(path.read_bytes() if packed else gzip.compress(path.read_bytes(), 6)) / 1000
+
+    heavy = []
+    with serve(book) as address:
+        for chapter in ["intro", *(f"chapters/{path.stem}" for path in (book / "chapters").glob("[0-9][0-9]_*.html"))]:
+            with browser.new_context() as context:
+                page, problems = visit(context, f"{address}/{chapter}.html")
+                asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+                assert problems == []
+            files = [book / urlparse(name).path.removeprefix("/") for name in asked]
+            figures = [path for path in files if path.parent.name == "_images"]
+            own = weight(book / f"{chapter}.html")
+            first = own + sum(weight(path) for path in files if path not in figures)
+            # All that a page loads after another one: itself, and the font of maths if the other had no formula.
+            later = own + weight(book / "_static" / "fonts" / "stix-two-math.woff2")
+            heavy += [f"{chapter}: {first:.0f} kB at first, {later:.0f} later"] if first > 300 or later > 150 else []
+            if not any(chapter.startswith(f"chapters/{name}") for name in lint.FIRST_EDITION):
+                heavy += [f"{chapter}: {path.name}" for path in figures if weight(path) > 40]
+    assert not heavy, heavy
+
+
+def test_every_icon_and_sign_has_its_glyph(browser, book):
+    def icons(page):
+        font = TTFont(book / "_static" / lighten.ICONS / "fa-solid-900.woff")
+        asked = page.evaluate(
+            "[...document.querySelectorAll('[class*=fa-]')].map(icon => getComputedStyle(icon, '::before').content)"
+        )
+        assert len(asked) >= 10 and {ord(sign.strip('"')) for sign in asked} <= set(font.getBestCmap())
+
+    open_page(browser, book, "chapters/01_same_covariance.html", icons)
+    formulas = [html.unescape(re.sub("<[^>]*>", "", formula)) for path in book.rglob("*.html")
+                for formula in re.findall(r"<math.*?</math>", path.read_text(), re.S)]  # fmt: skip
+    missing = {sign for formula in formulas for sign in formula if ord(sign) not in make_font.codes()} - {"\n"}
+    assert len(formulas) > 100 and not missing, f"make the font anew (book/theme/make_font.py) with {missing}"
 
 
 def test_links_of_the_book(book):

@@ -8,6 +8,7 @@ What it adds to Jupyter Book:
 - folded answers that need no script (:mod:`book.theme.folds`);
 - a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
+- of the theme's styles and icons, those that the book uses (:mod:`book.theme.lighten`);
 - links to the repository, but only where ``GPBOOK_REPOSITORY`` names one.
 
 What it takes away: scripts that would load a library from another host, that do what the browser does by itself,
@@ -23,7 +24,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import evidence, figures, folds, handouts, mathml
+from book.theme import evidence, figures, folds, handouts, lighten, mathml
 
 STATIC, TEMPLATES = (Path(__file__).parent / name for name in ("static", "templates"))
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -76,13 +77,13 @@ def detach(app: Sphinx, module: str) -> None:
         assets[:] = [asset for asset in assets if name not in (asset[0] or "")]
 
 
-def drop_repeated_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
-    """Keep each script of a page once: Jupyter Book's extensions register some of them twice."""
-    seen: set[str] = set()
+def drop_idle_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """Keep each script of a page once, as extensions register some twice, and none that has nothing to do there."""
+    seen = set() if "sd-tab-" in context.get("body", "") else {"_static/design-tabs.js"}
     kept = []
     for script in context.get("script_files", []):
         key = str(script.filename or script.attributes.get("body"))
-        if key not in seen:
+        if key not in seen and not key.startswith("let toggle"):  # of the folds that are replaced
             seen.add(key)
             kept.append(script)
     context["script_files"] = kept
@@ -100,7 +101,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     """Register everything with Sphinx."""
     app.add_config_value("book_theme_digest", digest(), "env")
     app.connect("config-inited", configure)
-    app.connect("html-page-context", drop_repeated_scripts, priority=900)
+    app.connect("html-page-context", drop_idle_scripts, priority=900)
     app.connect("html-page-context", mend_body)
     app.add_css_file("book.css", priority=900)
     app.add_js_file("book.js", loading_method="defer")
@@ -109,4 +110,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     figures.setup(app)
     folds.setup(app)
     handouts.setup(app)
+    lighten.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
