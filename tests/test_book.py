@@ -18,14 +18,14 @@ from urllib.parse import urlparse
 import nbformat
 import pytest
 import sample_course as course
-from browser import FLAGS, broken_links, find_browser, look_at, require_browser, serve, visit
+from browser import FLAGS, QuietHandler, broken_links, find_browser, look_at, require_browser, serve, visit
 from fontTools.ttLib import TTFont
 from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
 from book import handouts, lint, wheel
-from book.theme import lighten, make_font, repository_options
+from book.theme import lighten, make_font, repository_options, share
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
 from book.theme.mathml import has_loose_rows, to_mathml
@@ -101,7 +101,7 @@ def book(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """The folder of a built book with one page, for a repository at example.org."""
+    """The folder of a built book with one page, for a repository on GitHub."""
     folder = tmp_path_factory.mktemp("sample")
     claim = '<div class="gp-claim" data-verdict="{0}"><span class="gp-verdict">{0}</span> '
     claim += '<span class="gp-sentence">S.</span> <dl class="gp-measured"><dt>bound</dt><dd>1e-16</dd></dl></div>'
@@ -125,7 +125,11 @@ def sample(tmp_path_factory):
         v4.new_markdown_cell("```{admonition} Answer\n:class: tip dropdown\nThe answer is folded.\n```"),
         v4.new_markdown_cell("```python\n" + "wide = 1  # " * 40 + "\n```\n\n$$" + "x + " * 100 + "y$$"),
     )
-    result = build(source, folder, GPBOOK_REPOSITORY="https://example.org/owner/name")
+    published = {
+        "GPBOOK_REPOSITORY": "https://github.com/owner/name",
+        "GPBOOK_ADDRESS": "https://owner.github.io/name/",
+    }
+    result = build(source, folder, **published)
     assert result.returncode == 0, result.stdout[-6000:]
     return folder / "_build" / "html"
 
@@ -449,15 +453,86 @@ def test_print_opens_the_folds(browser, sample):
         assert page.get_by_text("The answer is folded.").is_visible()
         assert page.get_by_text("folded output").is_visible()
         assert not page.locator(".bd-sidebar-primary").is_visible()
+        assert page.locator("article > :last-child > summary").inner_text() == "Answer 1"
+        assert page.get_by_text("Answer 1 stands at the end.").is_visible()
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         page.emulate_media(media="screen")
         assert not page.get_by_text("The answer is folded.").is_visible()
+        assert page.locator("article section details > summary").get_by_text("Answer", exact=True).count() == 1
+        assert not page.get_by_text("stands at the end").count()
 
     open_page(browser, sample, "intro.html", check)
 
 
-def test_repository_link_where_there_is_a_repository(sample):
-    assert 'href="https://example.org/owner/name"' in (sample / "intro.html").read_text()
+def test_nothing_is_cut_in_print(browser, book):
+    def check(page):
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        tables = page.locator(".gp-scroll:has(.gp-ledger)")
+        assert tables.count() > 5
+        return tables.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth).map(box => 'cut')")
+
+    # As wide as A4 between its margins.
+    assert open_page(browser, book, "chapters/verdicts.html", check, viewport={"width": 680, "height": 1000}) == []
+
+
+def test_the_slider_of_an_explorer_stays_in_sight_on_a_phone(browser, book):
+    def check(page):
+        page.wait_for_selector(".gp-stage input")
+        slider, panels = page.locator(".gp-stage input"), page.locator(".gp-stage svg")
+        assert slider.bounding_box()["y"] < panels.first.bounding_box()["y"]
+        panels.last.evaluate("panel => scrollBy(0, panel.getBoundingClientRect().top - 100)")
+        assert 0 < slider.bounding_box()["y"] < 200
+
+    name, phone = "chapters/03_where_training_starts.html", {"width": 390, "height": 844}
+    assert open_page(browser, book, name, check, viewport=phone) == []
+
+
+def test_a_published_page_leads_to_its_source_and_to_where_it_runs(sample):
+    page = (sample / "intro.html").read_text()
+    for address in (
+        "https://github.com/owner/name",
+        "https://github.com/owner/name/blob/main/intro.ipynb",
+        "https://github.com/owner/name/issues/new",
+        "https://mybinder.org/v2/gh/owner/name/main",
+        "https://colab.research.google.com/github/owner/name/blob/main/intro.ipynb",
+    ):
+        assert f'href="{address}' in page, address
+
+
+def test_a_page_says_what_a_card_shows(sample, book):
+    page = (sample / "intro.html").read_text()
+    assert '<meta property="og:url" content="https://owner.github.io/name/intro.html" />' in page
+    assert '<meta property="og:image" content="https://owner.github.io/name/_images/readme-figure.png" />' in page
+    assert (book / share.PICTURE).exists()
+    pages = [path.read_text() for path in [book / "intro.html", *(book / "chapters").glob("*.html")]]
+    found = [re.search(r'<meta name="description" content="([^"]{60,})" />', text) for text in pages]
+    assert all(found) and len({one[1] for one in found}) == len(pages)
+
+
+@pytest.mark.parametrize("address", ["https://owner.github.io/name", "http://example.org/", "example.org/"])
+def test_address_of_another_form(address, monkeypatch):
+    monkeypatch.setenv("GPBOOK_ADDRESS", address)
+    with pytest.raises(ConfigError, match="https://host/path/"):
+        share.configure(None, None)
+
+
+@pytest.mark.parametrize("lost", ["nothing.html", "chapters/nothing.html", "chapters/a/b/nothing.html"])
+def test_a_lost_reader_finds_home_from_any_depth(browser, book, lost, monkeypatch):
+    def not_found(handler, code, *rest):
+        handler.send_response(200)  # the browser would report the status as an error
+        handler.end_headers()
+        handler.wfile.write((book / "404.html").read_bytes())
+
+    monkeypatch.setattr(QuietHandler, "send_error", not_found)
+
+    def check(page):
+        assert page.inner_text("h1") == "No such page"
+        page.click("a >> text=first page")
+        page.wait_for_url("**/intro.html")
+        assert "Covariance" in page.inner_text("h1")
+
+    assert open_page(browser, book, lost, check) == []
 
 
 # What the strict build refuses

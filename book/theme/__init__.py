@@ -9,6 +9,7 @@ What it adds to Jupyter Book:
 - a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
 - of the theme's styles and icons, those that the book uses (:mod:`book.theme.lighten`);
+- a description and a card for each page, and a page for an address that is none (:mod:`book.theme.share`);
 - links to the repository, but only where ``GPBOOK_REPOSITORY`` names one.
 
 What it takes away: scripts that would load a library from another host, that do what the browser does by itself,
@@ -24,7 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import evidence, figures, folds, handouts, lighten, mathml
+from book.theme import evidence, figures, folds, handouts, lighten, mathml, share
 
 STATIC, TEMPLATES = (Path(__file__).parent / name for name in ("static", "templates"))
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -32,7 +33,7 @@ REPLACED = ("sphinx_thebe", "sphinx_togglebutton")
 
 
 def repository_options(url: str) -> dict[str, object]:
-    """Theme options that link each page to its source and to the issue tracker.
+    """Theme options that link each page to its source and to the issue tracker, and each chapter to where it runs.
 
     Args:
         url: address of the repository, ``https://host/owner/name``; empty for a book without such links.
@@ -44,12 +45,17 @@ def repository_options(url: str) -> dict[str, object]:
         return {}
     if not re.fullmatch(r"https://[\w.-]+/[\w.-]+/[\w.-]+", url):
         raise ConfigError(f"GPBOOK_REPOSITORY is {url!r}; it needs the form https://host/owner/name, or to be unset")
+    provider = next((name for name in ("gitlab", "bitbucket") if name in url), "github")
+    launch = {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com"}
     return {
         "repository_url": url,
-        "repository_provider": next((name for name in ("gitlab", "bitbucket") if name in url), "github"),
+        "repository_provider": provider,
         "repository_branch": os.environ.get("GPBOOK_BRANCH", "main"),
         "use_repository_button": True,
         "use_issues_button": True,
+        "use_source_button": True,
+        # Services that open a notebook of a repository on GitHub.
+        "launch_buttons": launch if url.startswith("https://github.com/") else {},
     }
 
 
@@ -111,4 +117,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     folds.setup(app)
     handouts.setup(app)
     lighten.setup(app)
+    share.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
