@@ -45,6 +45,7 @@ $(WHEEL): pyproject.toml LICENSE book/wheel.py $(shell find gpbook_utils -name _
 book: $(READY) $(WHEEL)  ## build the book and say where it is
 	@$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
+	@[ -n "$$GPBOOK_REPOSITORY" ] || echo "Left out: links to source, issues and launch. With them: GPBOOK_REPOSITORY=https://host/owner/name make book"
 	@echo "To serve it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000"
 
 run: $(READY)  ## execute the chapters and store them; C=01 for one

@@ -5,25 +5,31 @@ pages of a few lines that each break one rule.
 """
 
 import base64
+import gzip
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlparse
 
 import nbformat
 import pytest
 import sample_course as course
-from browser import FLAGS, barriers, broken_links, find_browser, look_at, require_browser, serve, visit
+from browser import FLAGS, QuietHandler, broken_links, find_browser, look_at, require_browser, serve, visit
+from fontTools.ttLib import TTFont
 from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
-from book import handouts, wheel
-from book.theme import repository_options
+from book import handouts, lint, wheel
+from book.theme import lighten, make_font, repository_options, share
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
 from book.theme.mathml import has_loose_rows, to_mathml
+from gpbook_utils import plots
 
 ROOT = Path(__file__).parents[1]
 SCHEMES = ("light", "dark")
@@ -95,7 +101,7 @@ def book(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    """The folder of a built book with one page, for a repository at example.org."""
+    """The folder of a built book with one page, for a repository on GitHub."""
     folder = tmp_path_factory.mktemp("sample")
     claim = '<div class="gp-claim" data-verdict="{0}"><span class="gp-verdict">{0}</span> '
     claim += '<span class="gp-sentence">S.</span> <dl class="gp-measured"><dt>bound</dt><dd>1e-16</dd></dl></div>'
@@ -119,7 +125,11 @@ def sample(tmp_path_factory):
         v4.new_markdown_cell("```{admonition} Answer\n:class: tip dropdown\nThe answer is folded.\n```"),
         v4.new_markdown_cell("```python\n" + "wide = 1  # " * 40 + "\n```\n\n$$" + "x + " * 100 + "y$$"),
     )
-    result = build(source, folder, GPBOOK_REPOSITORY="https://example.org/owner/name")
+    published = {
+        "GPBOOK_REPOSITORY": "https://github.com/owner/name",
+        "GPBOOK_ADDRESS": "https://owner.github.io/name/",
+    }
+    result = build(source, folder, **published)
     assert result.returncode == 0, result.stdout[-6000:]
     return folder / "_build" / "html"
 
@@ -159,9 +169,12 @@ def open_page(browser, folder: Path, name: str, check, **options):
 # The book
 
 
-# The sample page is looked at in the dark too; every page, in the deep tests.
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.deep)])
-def test_every_page(browser, book, scheme):
+# The sample page is looked at in the dark too, and for every rule at both widths; every page, in the deep tests.
+@pytest.mark.parametrize(
+    ("scheme", "everything"),
+    [("light", False), *(pytest.param(scheme, True, marks=pytest.mark.deep) for scheme in SCHEMES)],
+)
+def test_every_page(browser, book, scheme, everything):
     pages = sorted(path.relative_to(book) for path in book.rglob("*.html") if "_static" not in path.parts)
     assert len(pages) >= 5
     problems = []
@@ -170,13 +183,74 @@ def test_every_page(browser, book, scheme):
             page, seen = visit(context, f"{address}/{name}")
             assert page.evaluate("document.documentElement.dataset.theme") == scheme
             # Code is thousands of coloured words, in the same few colours on every page: looked at on one.
-            seen += look_at(page, code=name.name.startswith("01_"))
-            if scheme == "light":  # menus differ on a phone; colours do not
-                page.set_viewport_size({"width": 390, "height": 900})
-                seen += barriers(page, code=False)
+            seen += look_at(page, name.name.startswith("01_"), everything)
             page.close()
             problems += [f"{name}: {problem}" for problem in seen]
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", ["intro.html", "chapters/01_same_covariance.html"])
+def test_no_text_of_a_figure_is_below_9_pixels_on_a_phone(browser, book, name):
+    def check(page):
+        images = page.query_selector_all("article .gp-pan img")
+        assert images
+        for image in images:
+            # The least that matplotlib writes in the book's style is an exponent, at 0.7 of the text.
+            least = 0.7 * plots._STYLE["font.size"] / 72 * plots._PIXELS_PER_INCH
+            padding, stored = "parseFloat(getComputedStyle(image).paddingLeft)", "image.naturalWidth / 2"
+            assert least * image.evaluate(f"image => (image.clientWidth - 2 * {padding}) / ({stored})") >= 9
+            box = image.query_selector("xpath=..")
+            if box.evaluate("box => box.scrollWidth > box.clientWidth"):
+                assert box.get_attribute("tabindex") == "0" and box.get_attribute("aria-label")
+
+    assert open_page(browser, book, name, check, viewport={"width": 390, "height": 900}) == []
+
+
+def test_every_image_keeps_its_place(book):
+    images = [tag for path in book.rglob("*.html") for tag in ImageTags(path.read_text()).found]
+    assert len(images) >= 5
+    assert all(int(image["width"]) > 0 and int(image["height"]) > 0 for image in images)
+
+
+def test_the_book_is_light(browser, book):
+    """In kB, compressed as a server does: a first visit, a second page, a figure."""
+
+    def weight(path: Path) -> float:
+        packed = path.suffix in (".png", ".woff", ".woff2")
+        return len(path.read_bytes() if packed else gzip.compress(path.read_bytes(), 6)) / 1000
+
+    heavy = []
+    with serve(book) as address:
+        for chapter in ["intro", *(f"chapters/{path.stem}" for path in (book / "chapters").glob("[0-9][0-9]_*.html"))]:
+            with browser.new_context() as context:
+                page, problems = visit(context, f"{address}/{chapter}.html")
+                asked = page.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)")
+                assert problems == []
+            files = [book / urlparse(name).path.removeprefix("/") for name in asked]
+            figures = [path for path in files if path.parent.name == "_images"]
+            own = weight(book / f"{chapter}.html")
+            first = own + sum(weight(path) for path in files if path not in figures)
+            # All that a page loads after another one: itself, and the font of maths if the other had no formula.
+            later = own + weight(book / "_static" / "fonts" / "stix-two-math.woff2")
+            heavy += [f"{chapter}: {first:.0f} kB at first, {later:.0f} later"] if first > 300 or later > 150 else []
+            if not any(chapter.startswith(f"chapters/{name}") for name in lint.FIRST_EDITION):
+                heavy += [f"{chapter}: {path.name}" for path in figures if weight(path) > 40]
+    assert not heavy, heavy
+
+
+def test_every_icon_and_sign_has_its_glyph(browser, book):
+    def icons(page):
+        font = TTFont(book / "_static" / lighten.ICONS / "fa-solid-900.woff")
+        asked = page.evaluate(
+            "[...document.querySelectorAll('[class*=fa-]')].map(icon => getComputedStyle(icon, '::before').content)"
+        )
+        assert len(asked) >= 10 and {ord(sign.strip('"')) for sign in asked} <= set(font.getBestCmap())
+
+    open_page(browser, book, "chapters/01_same_covariance.html", icons)
+    formulas = [html.unescape(re.sub("<[^>]*>", "", formula)) for path in book.rglob("*.html")
+                for formula in re.findall(r"<math.*?</math>", path.read_text(), re.S)]  # fmt: skip
+    missing = {sign for formula in formulas for sign in formula if ord(sign) not in make_font.codes()} - {"\n"}
+    assert len(formulas) > 100 and not missing, f"make the font anew (book/theme/make_font.py) with {missing}"
 
 
 def test_links_of_the_book(book):
@@ -379,15 +453,86 @@ def test_print_opens_the_folds(browser, sample):
         assert page.get_by_text("The answer is folded.").is_visible()
         assert page.get_by_text("folded output").is_visible()
         assert not page.locator(".bd-sidebar-primary").is_visible()
+        assert page.locator("article > :last-child > summary").inner_text() == "Answer 1"
+        assert page.get_by_text("Answer 1 stands at the end.").is_visible()
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         page.emulate_media(media="screen")
         assert not page.get_by_text("The answer is folded.").is_visible()
+        assert page.locator("article section details > summary").get_by_text("Answer", exact=True).count() == 1
+        assert not page.get_by_text("stands at the end").count()
 
     open_page(browser, sample, "intro.html", check)
 
 
-def test_repository_link_where_there_is_a_repository(sample):
-    assert 'href="https://example.org/owner/name"' in (sample / "intro.html").read_text()
+def test_nothing_is_cut_in_print(browser, book):
+    def check(page):
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        tables = page.locator(".gp-scroll:has(.gp-ledger)")
+        assert tables.count() > 5
+        return tables.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth).map(box => 'cut')")
+
+    # As wide as A4 between its margins.
+    assert open_page(browser, book, "chapters/verdicts.html", check, viewport={"width": 680, "height": 1000}) == []
+
+
+def test_the_slider_of_an_explorer_stays_in_sight_on_a_phone(browser, book):
+    def check(page):
+        page.wait_for_selector(".gp-stage input")
+        slider, panels = page.locator(".gp-stage input"), page.locator(".gp-stage svg")
+        assert slider.bounding_box()["y"] < panels.first.bounding_box()["y"]
+        panels.last.evaluate("panel => scrollBy(0, panel.getBoundingClientRect().top - 100)")
+        assert 0 < slider.bounding_box()["y"] < 200
+
+    name, phone = "chapters/03_where_training_starts.html", {"width": 390, "height": 844}
+    assert open_page(browser, book, name, check, viewport=phone) == []
+
+
+def test_a_published_page_leads_to_its_source_and_to_where_it_runs(sample):
+    page = (sample / "intro.html").read_text()
+    for address in (
+        "https://github.com/owner/name",
+        "https://github.com/owner/name/blob/main/intro.ipynb",
+        "https://github.com/owner/name/issues/new",
+        "https://mybinder.org/v2/gh/owner/name/main",
+        "https://colab.research.google.com/github/owner/name/blob/main/intro.ipynb",
+    ):
+        assert f'href="{address}' in page, address
+
+
+def test_a_page_says_what_a_card_shows(sample, book):
+    page = (sample / "intro.html").read_text()
+    assert '<meta property="og:url" content="https://owner.github.io/name/intro.html" />' in page
+    assert '<meta property="og:image" content="https://owner.github.io/name/_images/readme-figure.png" />' in page
+    assert (book / share.PICTURE).exists()
+    pages = [path.read_text() for path in [book / "intro.html", *(book / "chapters").glob("*.html")]]
+    found = [re.search(r'<meta name="description" content="([^"]{60,})" />', text) for text in pages]
+    assert all(found) and len({one[1] for one in found}) == len(pages)
+
+
+@pytest.mark.parametrize("address", ["https://owner.github.io/name", "http://example.org/", "example.org/"])
+def test_address_of_another_form(address, monkeypatch):
+    monkeypatch.setenv("GPBOOK_ADDRESS", address)
+    with pytest.raises(ConfigError, match="https://host/path/"):
+        share.configure(None, None)
+
+
+@pytest.mark.parametrize("lost", ["nothing.html", "chapters/nothing.html", "chapters/a/b/nothing.html"])
+def test_a_lost_reader_finds_home_from_any_depth(browser, book, lost, monkeypatch):
+    def not_found(handler, code, *rest):
+        handler.send_response(200)  # the browser would report the status as an error
+        handler.end_headers()
+        handler.wfile.write((book / "404.html").read_bytes())
+
+    monkeypatch.setattr(QuietHandler, "send_error", not_found)
+
+    def check(page):
+        assert page.inner_text("h1") == "No such page"
+        page.click("a >> text=first page")
+        page.wait_for_url("**/intro.html")
+        assert "Covariance" in page.inner_text("h1")
+
+    assert open_page(browser, book, lost, check) == []
 
 
 # What the strict build refuses
@@ -474,6 +619,9 @@ PAGE = "<!doctype html><html lang=en><title>T</title><link rel=icon href='data:,
         ("<div style='width: 2000px'>wide</div>", "wider than 1280 px"),
         ("<p style='color: #aaa; background: #fff'>pale</p>", "axe color-contrast"),
         ("<button></button>", "axe button-name"),
+        ("</main><p>Outside of every landmark.</p><main>", "axe region"),
+        ("<table><tr><th></th></tr><tr><td>1</td></tr></table>", "axe empty-table-header"),
+        ("<details><summary aria-label='Toggle'>Answer</summary>No.</details>", "axe label-content-name-mismatch"),
         ("<details><summary>More</summary><button></button></details>", "axe button-name"),
     ],
 )

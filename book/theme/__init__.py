@@ -8,6 +8,8 @@ What it adds to Jupyter Book:
 - folded answers that need no script (:mod:`book.theme.folds`);
 - a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
+- of the theme's styles and icons, those that the book uses (:mod:`book.theme.lighten`);
+- a description and a card for each page, and a page for an address that is none (:mod:`book.theme.share`);
 - links to the repository, but only where ``GPBOOK_REPOSITORY`` names one.
 
 What it takes away: scripts that would load a library from another host, that do what the browser does by itself,
@@ -23,15 +25,15 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import evidence, figures, folds, handouts, mathml
+from book.theme import evidence, figures, folds, handouts, lighten, mathml, share
 
-STATIC = Path(__file__).parent / "static"
+STATIC, TEMPLATES = (Path(__file__).parent / name for name in ("static", "templates"))
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
 REPLACED = ("sphinx_thebe", "sphinx_togglebutton")
 
 
 def repository_options(url: str) -> dict[str, object]:
-    """Theme options that link each page to its source and to the issue tracker.
+    """Theme options that link each page to its source and to the issue tracker, and each chapter to where it runs.
 
     Args:
         url: address of the repository, ``https://host/owner/name``; empty for a book without such links.
@@ -43,18 +45,24 @@ def repository_options(url: str) -> dict[str, object]:
         return {}
     if not re.fullmatch(r"https://[\w.-]+/[\w.-]+/[\w.-]+", url):
         raise ConfigError(f"GPBOOK_REPOSITORY is {url!r}; it needs the form https://host/owner/name, or to be unset")
+    provider = next((name for name in ("gitlab", "bitbucket") if name in url), "github")
+    launch = {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com"}
     return {
         "repository_url": url,
-        "repository_provider": next((name for name in ("gitlab", "bitbucket") if name in url), "github"),
+        "repository_provider": provider,
         "repository_branch": os.environ.get("GPBOOK_BRANCH", "main"),
         "use_repository_button": True,
         "use_issues_button": True,
+        "use_source_button": True,
+        # Services that open a notebook of a repository on GitHub.
+        "launch_buttons": launch if url.startswith("https://github.com/") else {},
     }
 
 
 def configure(app: Sphinx, config: Config) -> None:
     """Serve our files, link the repository if there is one, and leave out live code."""
     config.html_static_path.append(str(STATIC))
+    config.templates_path.insert(0, str(TEMPLATES))  # before those that the theme adds
     config.html_theme_options.update(repository_options(os.environ.get("GPBOOK_REPOSITORY", "").rstrip("/")))
     for module in REPLACED:
         detach(app, module)
@@ -62,7 +70,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 def digest() -> str:
     """Hash of this package's files, so that a change of a style or a rule builds every page again."""
-    files = sorted(path for path in STATIC.parent.rglob("*.*") if path.suffix in {".py", ".css", ".js"})
+    files = sorted(path for path in STATIC.parent.rglob("*.*") if path.suffix in {".py", ".css", ".js", ".html"})
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -75,29 +83,32 @@ def detach(app: Sphinx, module: str) -> None:
         assets[:] = [asset for asset in assets if name not in (asset[0] or "")]
 
 
-def drop_repeated_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
-    """Keep each script of a page once: Jupyter Book's extensions register some of them twice."""
-    seen: set[str] = set()
+def drop_idle_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """Keep each script of a page once, as extensions register some twice, and none that has nothing to do there."""
+    seen = set() if "sd-tab-" in context.get("body", "") else {"_static/design-tabs.js"}
     kept = []
     for script in context.get("script_files", []):
         key = str(script.filename or script.attributes.get("body"))
-        if key not in seen:
+        if key not in seen and not key.startswith("let toggle"):  # of the folds that are replaced
             seen.add(key)
             kept.append(script)
     context["script_files"] = kept
 
 
-def name_roles(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
-    """Call the entries of a bibliography what a list has to hold; the role Sphinx gives them is deprecated."""
-    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+def mend_body(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """Say to screen readers what the eye sees, where Sphinx and MyST-NB say something else."""
+    body = context.get("body", "")
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')  # a deprecated role; a list has to hold items
+    body = body.replace(' aria-label="Toggle hidden content"', "")  # it would hide the line that is read
+    context["body"] = re.sub(r"<th\b[^>]*>(?:\s|<p>\s*</p>)*</th>", "<td></td>", body)  # an empty header names nothing
 
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Register everything with Sphinx."""
     app.add_config_value("book_theme_digest", digest(), "env")
     app.connect("config-inited", configure)
-    app.connect("html-page-context", drop_repeated_scripts, priority=900)
-    app.connect("html-page-context", name_roles)
+    app.connect("html-page-context", drop_idle_scripts, priority=900)
+    app.connect("html-page-context", mend_body)
     app.add_css_file("book.css", priority=900)
     app.add_js_file("book.js", loading_method="defer")
     evidence.setup(app)
@@ -105,4 +116,6 @@ def setup(app: Sphinx) -> dict[str, object]:
     figures.setup(app)
     folds.setup(app)
     handouts.setup(app)
+    lighten.setup(app)
+    share.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,17 +1,20 @@
-"""Figures of the rendered book: alternative text, width, caption, and no image without a description.
+"""Figures of the rendered book: alternative text, size, caption, and no image without a description.
 
 ``gpbook_utils.plots.show`` stores a figure as two outputs: the image, with ``alt`` and ``width`` in its metadata,
 and a caption in Markdown. On the page the two become one ``<figure>``. An explorer (``gpbook_utils.explorer``) is such
 a figure with a second form in HTML, which a page prefers.
 """
 
+import io
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
-from pathlib import PurePosixPath
-from urllib.parse import urlparse
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlparse
 
 from docutils import nodes
 from myst_nb.core.render import MimeData, MimeRenderPlugin, NbElementRenderer
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
@@ -114,7 +117,35 @@ def require_alternative_text(app: Sphinx, doctree: nodes.document, docname: str)
             log.warning("the alternative text of image %s %s", name, problem, location=node, type="gpbook")
 
 
+def place_images(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+    """Give each image its size, so that nothing below moves when it comes, and a box in which a phone pans it.
+
+    Scaled to a phone's width, the text in a figure would be too small to read.
+    """
+    files = {name: path for path, name in getattr(app.builder, "images", {}).items()}
+
+    def place(tag: re.Match) -> str:
+        (image,) = ImageTags(tag[0]).found
+        source, style = image.get("src") or "", image.get("style") or ""
+        packed = source.startswith("data:")
+        try:
+            name = unquote(PurePosixPath(source).name)
+            with Image.open(
+                io.BytesIO(b64decode(source.partition(",")[2])) if packed else Path(app.srcdir, files[name])
+            ) as picture:
+                width, height = picture.size
+        except (KeyError, OSError, ValueError):
+            log.warning("the size of image %s is unknown", source[:40], location=pagename, type="gpbook")
+            return tag[0]
+        shown = int(found[1]) if (found := re.search(r"(?:^|[; ])width: (\d+)px", style)) else width
+        sized = f'<img width="{shown}" height="{round(height * shown / width)}"{tag[0].removeprefix("<img")}'
+        return sized if packed else f'<span class="gp-pan">{sized}</span>'
+
+    context["body"] = re.sub(r"<img\b[^>]*>", place, context.get("body", ""))
+
+
 def setup(app: Sphinx) -> None:
-    """Register the caption transform and the rule."""
+    """Register the caption transform, the sizes and the rule."""
     app.add_transform(JoinCaptions)
+    app.connect("html-page-context", place_images)
     app.connect("doctree-resolved", require_alternative_text)
