@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import gpytorch
 import joblib
 import numpy as np
 import pandas as pd
@@ -105,6 +106,33 @@ def test_the_default_dtype_travels_and_counts(tmp_path):
     finally:
         torch.set_default_dtype(torch.float32)
     assert (single.dtype[0], double.dtype[0]) == ("torch.float32", "torch.float64")
+
+
+def cholesky_up_to(seed):
+    return {"size": gpytorch.settings.max_cholesky_size.value(), "love": gpytorch.settings.fast_pred_var.on()}
+
+
+def test_settings_of_gpytorch_travel_and_count(tmp_path):
+    def found(**options):
+        return sweep(cholesky_up_to, {}, [0], tmp_path, **options)[["size", "love"]].values.tolist()
+
+    default = found()
+    with gpytorch.settings.max_cholesky_size(10), gpytorch.settings.fast_pred_var():
+        assert found() == [[10, True]]
+    assert found() == default == [[800, False]]  # not the result of another setting
+    with gpytorch.settings.max_cholesky_size(20), gpytorch.settings.fast_pred_var():
+        assert found(workers=2) == [[20, True]]
+    assert found(workers=2) == default
+
+
+def test_a_run_that_changes_settings_leaves_them_as_they_were(tmp_path):
+    def change(seed):
+        before = gpytorch.settings.max_cholesky_size.value()
+        gpytorch.settings.max_cholesky_size._set_value(seed)
+        return {"before": before}
+
+    assert list(sweep(change, {}, [1, 2], tmp_path).before) == [800, 800]
+    assert gpytorch.settings.max_cholesky_size.value() == 800
 
 
 def test_a_list_of_settings(tmp_path):

@@ -35,7 +35,7 @@ from joblib.externals.loky import BrokenProcessPool
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from gpbook_utils import arguments
+from gpbook_utils import arguments, private
 from gpbook_utils.conditions import computing
 from gpbook_utils.sweeps import results
 from gpbook_utils.sweeps.orphans import end_with
@@ -69,15 +69,16 @@ def sweep(
 
     A result is served from disk if nothing that decides it has changed: the function's code and what it reads, also
     of this package (:func:`gpbook_utils.sweeps.sources.source_hash`), settings, seed, threads, torch's default dtype,
-    and the versions in :func:`environment`. The machine is not among them. A run that raises is recorded with its
+    ``gpytorch.settings``, and the versions in :func:`environment`. The machine is not among them, nor are environment
+    variables. A run that raises is recorded with its
     error while others go on. A damaged file, or a result of an older edition of sweeps, is reported and its run done
     again.
 
     Each run starts with the global random generators of torch, NumPy and Python seeded with ``seed``, with gradients
-    enabled, and with its own copy of what the function reads, so that it does the same wherever it runs. One
-    exception: a Dask worker draws from Python's ``random`` itself as it starts, so that there a run had better make a
-    ``random.Random(seed)`` of its own. Other global settings, those of ``gpytorch.settings`` for example, belong into
-    the function.
+    enabled, with the ``gpytorch.settings`` of this call, and with its own copy of what the function reads, so that it
+    does the same wherever it runs. One exception: a Dask worker draws from Python's ``random`` itself as it starts, so
+    that there a run had better make a ``random.Random(seed)`` of its own. Other global settings belong into the
+    function.
 
     With ``workers`` the runs are tasks of joblib in that many processes; they end with this process, also if it is
     killed. A run whose process dies is done again, three times at most. Within
@@ -174,6 +175,7 @@ class _Job:
     call: str
     threads: int
     dtype: torch.dtype
+    settings: dict  # of GPyTorch
     retry: bool
 
     @classmethod
@@ -190,10 +192,11 @@ class _Job:
             raise ValueError(f"folder {str(folder)!r} can't be made: {error.strerror}") from error
         name = getattr(function, "__name__", type(function).__name__)
         dtype, call = torch.get_default_dtype(), uuid.uuid4().hex[:12]
-        return cls(content, name, source, environment(), folder, call, threads, dtype, retry)
+        return cls(content, name, source, environment(), folder, call, threads, dtype, private.settings(), retry)
 
     def key(self, settings: dict, seed: int) -> str:
-        decisive = [EDITION, self.source, self.environment, settings, seed, self.threads, str(self.dtype)]
+        of_gpytorch = {".".join(name): repr(value) for name, value in self.settings.items()}
+        decisive = [EDITION, self.source, self.environment, settings, seed, self.threads, str(self.dtype), of_gpytorch]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
     def path(self, run: _Run) -> Path:
@@ -293,7 +296,7 @@ def _outcome(job: _Job, run: _Run) -> dict:
     start = time.perf_counter()
     values, message, where = {}, None, None
     try:
-        with _conditions(run.seed, job.threads, job.dtype):
+        with _conditions(run.seed, job.threads, job.dtype), private.under(job.settings):
             function = cloudpickle.loads(job.function)  # a copy of its own: no run sees what another changed
             start = time.perf_counter()
             returned = function(**run.settings, seed=run.seed)
