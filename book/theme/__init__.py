@@ -6,6 +6,7 @@ What it adds to Jupyter Book:
 - figures with their alternative text, width and caption, and a rule that no image goes without
   (:mod:`book.theme.figures`);
 - folded answers that need no script (:mod:`book.theme.folds`);
+- a search that leads to sections, also without a server (:mod:`book.theme.search`);
 - a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
 - links to the repository, but only where ``GPBOOK_REPOSITORY`` names one.
@@ -23,7 +24,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import evidence, figures, folds, handouts, mathml
+from book.theme import evidence, figures, folds, handouts, mathml, search
 
 STATIC = Path(__file__).parent / "static"
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -62,7 +63,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 def digest() -> str:
     """Hash of this package's files, so that a change of a style or a rule builds every page again."""
-    files = sorted(path for path in STATIC.parent.rglob("*.*") if path.suffix in {".py", ".css", ".js"})
+    files = sorted(path for path in STATIC.parent.rglob("*.*") if path.suffix in {".py", ".css", ".js", ".html"})
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -105,4 +106,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     figures.setup(app)
     folds.setup(app)
     handouts.setup(app)
+    search.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
