@@ -14,12 +14,13 @@ from pathlib import Path
 import nbformat
 import pytest
 import sample_course as course
-from browser import FLAGS, barriers, broken_links, find_browser, look_at, require_browser, serve, visit
+from browser import barriers, broken_links, look_at, require_browser, serve, visit
 from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
 from book import handouts, wheel
+from book.pdf import FLAGS, find_browser
 from book.theme import repository_options
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
