@@ -25,7 +25,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT  := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help book run claim test test-deep lab record assignment grade formgrader clean
+.PHONY: help book pdf run claim test test-deep lab record assignment grade formgrader clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ book: $(READY) $(WHEEL)  ## build the book and say where it is
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 	@[ -n "$$GPBOOK_REPOSITORY" ] || echo "Left out: links to source, issues and launch. With them: GPBOOK_REPOSITORY=https://host/owner/name make book"
 	@echo "To serve it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000"
+
+pdf: book  ## print the whole book into one PDF and say where it is
+	@$(BIN)/python -m book.pdf _build/html _build/gpbook.pdf
 
 run: $(READY)  ## execute the chapters and store them; C=01 for one
 	@GPBOOK_GUARD=3 $(BIN)/python -m book.notebooks run $(C)

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import http.server
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -15,31 +14,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import BrowserContext, Page, Playwright
 
+from book.pdf import INSTALL, find_browser
 from book.theme.figures import problem_with_alt
 
-INSTALL = "sudo apt-get install chromium, or: python -m playwright install --with-deps chromium"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-MAC_APPS = ("Google Chrome", "Chromium")
-# The browser itself must not call home either, or its own requests would be taken for the page's.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # what a page asks of any other host fails
-]
 WIDTHS = (1280, 390)  # a desk, a phone
-
-
-def find_browser(playwright: Playwright) -> str | None:
-    """Path of a Chromium: the one CHROMIUM names, the system's, or Playwright's own; None if there is none."""
-    if named := os.environ.get("CHROMIUM"):
-        return named if Path(named).exists() else None
-    apps = [f"/Applications/{app}.app/Contents/MacOS/{app}" for app in MAC_APPS]
-    candidates = [*map(shutil.which, NAMES), *apps, playwright.chromium.executable_path]
-    return next((path for path in candidates if path and Path(path).exists()), None)
 
 
 def require_browser(playwright: Playwright) -> str:

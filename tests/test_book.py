@@ -18,13 +18,14 @@ from urllib.parse import urlparse
 import nbformat
 import pytest
 import sample_course as course
-from browser import FLAGS, QuietHandler, broken_links, find_browser, look_at, require_browser, serve, visit
+from browser import QuietHandler, broken_links, look_at, require_browser, serve, visit
 from fontTools.ttLib import TTFont
 from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
 from book import handouts, lint, wheel
+from book.pdf import FLAGS, find_browser
 from book.theme import lighten, make_font, repository_options, share
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
@@ -273,19 +274,6 @@ def test_no_outside_address_is_loaded(book):
                 assert "http" not in line.replace("http-equiv", ""), f"{path.name}: {line.strip()[:200]}"
 
 
-def test_search(browser, book):
-    def search(page):
-        page.keyboard.press("Control+k")
-        page.keyboard.type("covariance")
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#search-results li a")
-        page.click("#search-results li a")
-        page.wait_for_load_state("networkidle")
-        assert "covariance" in page.inner_text("article").lower()
-
-    assert open_page(browser, book, "intro.html", search) == []
-
-
 def test_no_secret_of_an_assignment_is_in_the_book(book):
     names = handouts.names()
     lines = set().union(*(course.secrets(ROOT / "assignments" / name, course.public_texts()) for name in names))
@@ -355,9 +343,8 @@ def test_sample_page(browser, sample, scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_search_finds_a_rare_word(browser, sample, scheme):
     def search(page):
-        page.wait_for_selector("#search-results li a")
-        assert page.inner_text("#search-results li a") == "A sample"
-        page.wait_for_selector("#search-results .highlighted")
+        page.wait_for_selector(".bd-search-container mark")
+        assert page.inner_text(".bd-search-container li a") == "A sample"
         return look_at(page)
 
     assert open_page(browser, sample, "search.html?q=zygomorphic", search, color_scheme=scheme) == []

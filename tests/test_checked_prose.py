@@ -8,12 +8,12 @@ import re
 
 import nbformat
 import pytest
-from browser import FLAGS
 from nbformat import v4
 from playwright.sync_api import sync_playwright
 from test_book import ROOT, build, require_browser, write_sample
 
 from book import ledger, lint, prose, stored_claims
+from book.pdf import FLAGS
 from gpbook_utils import claims
 from gpbook_utils.claims import above, decide, exponent, unobservable
 

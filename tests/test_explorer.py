@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import FLAGS, look_at, require_browser, serve, visit
+from browser import look_at, require_browser, serve, visit
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from book.pdf import FLAGS
 from gpbook_utils import explorer
 from gpbook_utils.explorer import Panel
 

@@ -6,6 +6,7 @@ What it adds to Jupyter Book:
 - figures with their alternative text, width and caption, and a rule that no image goes without
   (:mod:`book.theme.figures`);
 - folded answers that need no script (:mod:`book.theme.folds`);
+- a search that leads to sections, also without a server (:mod:`book.theme.search`);
 - a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
 - of the theme's styles and icons, those that the book uses (:mod:`book.theme.lighten`);
@@ -25,7 +26,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import evidence, figures, folds, handouts, lighten, mathml, share
+from book.theme import evidence, figures, folds, handouts, lighten, mathml, search, share
 
 STATIC, TEMPLATES = (Path(__file__).parent / name for name in ("static", "templates"))
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -117,5 +118,6 @@ def setup(app: Sphinx) -> dict[str, object]:
     folds.setup(app)
     handouts.setup(app)
     lighten.setup(app)
+    search.setup(app)
     share.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
