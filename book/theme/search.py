@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-TEMPLATES = Path(__file__).parent / "templates"
 CALL = "gpbookSections("  # what the script calls, with the sections of each page
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 # What starts a new line of an excerpt.
@@ -127,7 +126,6 @@ def write_index(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     """Put our search in the place of Sphinx's."""
-    app.connect("config-inited", lambda app, config: config.templates_path.append(str(TEMPLATES)))
     app.connect("builder-inited", lambda app: setattr(app.builder, "search", False))
     app.connect("html-collect-pages", lambda app: [("search", {}, "search.html")])
     app.connect("build-finished", write_index)
