@@ -1,4 +1,4 @@
-// One document from the pages of the built book. Called with the pages as {address: text}; returns the document as HTML.
+// One document from the pages of the built book. Called with them as {address: text}; returns its body and its styles.
 (pages) => {
   const slug = (address) => address.replace(/\.html$/, "").replace(/\W+/g, "-");
   const make = (tag, text = "", attributes = {}) => {
@@ -59,7 +59,8 @@
     // A claim's evidence, as notes that their numbers lead to.
     if (claimed) {
       const notes = make("section", "", { id: "claims", class: "gp-claims" });
-      notes.append(make("h2", claimed.querySelector("summary").textContent.replace(/^What this page/, "What this chapter")));
+      const title = claimed.querySelector("summary").textContent.replace(/^What this page/, "What this chapter");
+      notes.append(make("h2", title));
       claimed.querySelector("summary").remove();
       notes.append(...claimed.childNodes);
       claimed.replaceWith(notes);
@@ -90,7 +91,8 @@
     for (const link of all("a[href]")) {
       const target = new URL(link.getAttribute("href"), base);
       const page = names.get(target.href.replace(/[#?].*/, ""));
-      if (page) link.setAttribute("href", `#${page}${target.hash ? `--${decodeURIComponent(target.hash.slice(1))}` : ""}`);
+      const anchor = target.hash && `--${decodeURIComponent(target.hash.slice(1))}`;
+      if (page) link.setAttribute("href", `#${page}${anchor}`);
       else if (target.protocol === "file:") link.replaceWith(...link.childNodes);
     }
     article.id = name;
@@ -114,8 +116,9 @@
   body.append(make("div", "", { class: "gp-cover" }), contents);
   for (const address of Object.keys(pages)) body.append(chapter(address));
   // A link to what is left out becomes plain text.
+  const ids = new Set([...body.querySelectorAll("[id]")].map(({ id }) => id));
   for (const link of body.querySelectorAll("a[href^='#']"))
-    if (!body.querySelector(`[id="${CSS.escape(link.getAttribute("href").slice(1))}"]`)) link.replaceWith(...link.childNodes);
+    if (!ids.has(link.getAttribute("href").slice(1))) link.replaceWith(...link.childNodes);
   const styles = [...document.querySelectorAll("link[rel=stylesheet]")].map(({ href }) => href);
   return { body: body.outerHTML, styles };
 }

@@ -64,7 +64,13 @@ def visit(context: BrowserContext, url: str) -> tuple[Page, list[str]]:
             problems.append(f"outside request: {request.url}")
 
     page.on("request", local_only)
-    page.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
+
+    def errors(message):
+        # A page without an icon of its own, such as the redirect of index.html, makes the browser look for one.
+        if message.type == "error" and not message.location["url"].endswith("/favicon.ico"):
+            problems.append(f"console: {message.text}")
+
+    page.on("console", errors)
     page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
     page.on("websocket", lambda socket: problems.append(f"outside request: {socket.url}"))
     page.on("response", lambda r: r.status >= 400 and problems.append(f"status {r.status}: {r.url}"))

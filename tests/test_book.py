@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
+import matplotlib
 import nbformat
 import pytest
 import sample_course as course
@@ -197,7 +198,8 @@ def test_no_text_of_a_figure_is_below_9_pixels_on_a_phone(browser, book, name):
         assert images
         for image in images:
             # The least that matplotlib writes in the book's style is an exponent, at 0.7 of the text.
-            least = 0.7 * plots._STYLE["font.size"] / 72 * plots._PIXELS_PER_INCH
+            with plots.style():
+                least = 0.7 * matplotlib.rcParams["font.size"] / 72 * plots._PIXELS_PER_INCH
             padding, stored = "parseFloat(getComputedStyle(image).paddingLeft)", "image.naturalWidth / 2"
             assert least * image.evaluate(f"image => (image.clientWidth - 2 * {padding}) / ({stored})") >= 9
             box = image.query_selector("xpath=..")

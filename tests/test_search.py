@@ -8,7 +8,7 @@ from test_book import book, browser, playwright  # noqa: F401  (fixtures)
 
 from book.theme.search import Sections
 
-# What a reader asks: the page#section that one of the first three hits leads to, and what its excerpt shows (patterns).
+# What a reader asks: the page#section that one of the first three hits leads to, and what is shown of it (patterns).
 QUERIES = {
     "NotPSDError": ("08_.*#jitter|symptoms.*#.*psd", "NotPSDError"),
     "negative variance": ("08_.*#safety-nets|symptoms.*#.*variance", "negative"),
@@ -19,7 +19,7 @@ QUERIES = {
     "jitter": ("08_.*#jitter", "jitter"),
     "set threads": ("09_.*#(threads|what-each-switch)", "thread"),
     "max_cholesky_size": ("06_.*#|symptoms", "max_cholesky_size"),
-    "fast_pred_var": ("06_.*#prediction", "fast_pred_var"),
+    "fast_pred_var": ("06_.*#prediction|symptoms", "fast_pred_var"),
     # Other words than the book's, slips of the pen, whole questions, American spelling
     "cholesky failed": ("08_.*#(jitter|the-cliff)|symptoms", "fail"),
     "matrix not positive definite": ("08_.*#(conditioning|jitter|the-cliff)|symptoms", "positive|NotPSD"),
@@ -50,7 +50,7 @@ def page(browser, book):  # noqa: F811
 
 
 def hits(page, query):
-    """The first three hits: address, excerpt, and the words marked in it."""
+    """The first three hits: address, what is shown of it, and the words marked there."""
     page.fill("dialog input", "")
     page.wait_for_function("!document.querySelector('dialog li')")
     page.fill("dialog input", query)
@@ -58,7 +58,7 @@ def hits(page, query):
     return [
         (
             item.query_selector("a").get_attribute("href"),
-            item.query_selector("p").inner_text(),
+            item.inner_text(),
             " ".join(mark.inner_text() for mark in item.query_selector_all("mark")),
         )
         for item in page.query_selector_all("dialog li")[:3]
@@ -71,7 +71,7 @@ def missed(found, place, shown):
     right = [hit for hit, at in zip(found, leads_to, strict=True) if re.match(place, at)]
     if not right:
         return [f"leads to {leads_to}"]
-    return [] if re.search(shown, right[0][1], re.IGNORECASE) else [f"the excerpt is {right[0][1]!r}"]
+    return [] if re.search(shown, right[0][1], re.IGNORECASE) else [f"shows {right[0][1]!r}"]
 
 
 def test_what_readers_ask_leads_to_its_section(page, book):  # noqa: F811
@@ -92,7 +92,7 @@ def test_a_miss_is_one():
     found = [("file:///book/a.html#jitter", "A jitter is added.", "jitter")]
     assert missed(found, "a.*#jitter", "JITTER") == []
     assert missed(found, "b.*#jitter", "jitter") == ["leads to ['a.html#jitter']"]
-    assert missed(found, "a.*#jitter", "ladder") == ["the excerpt is 'A jitter is added.'"]
+    assert missed(found, "a.*#jitter", "ladder") == ["shows 'A jitter is added.'"]
 
 
 def test_nothing_is_loaded_before_the_first_search(page):

@@ -4,8 +4,8 @@
 const root = new URL("..", document.currentScript.src);
 const shown = 20;
 const unsaying = new Set(
-  `a after an and are as at be but by can do does for from get has have how i in is it its me my of on or so than that the
-  their then there they this to was we what when where which who why will with you your`.split(/\s+/)
+  `a after an and are as at be but by can do does for from get has have how i in is it its me my of on or so than that
+  the their then there they this to was we what when where which who why will with you your`.split(/\s+/)
 );
 // What people write, and what the book writes.
 const meant = {
@@ -71,11 +71,13 @@ async function open() {
 // The more of the words a section has, the higher it stands.
 function find(query) {
   const forms = [query.toLowerCase()];
-  for (const [said, other] of Object.entries(meant)) if (forms[0].includes(said)) forms.unshift(forms[0].replace(said, other));
+  for (const [said, other] of Object.entries(meant))
+    if (forms[0].includes(said)) forms.unshift(forms[0].replace(said, other));
   const hits = forms.flatMap((form) => {
     const asked = new Set(words(form).map(stem).filter(Boolean)).size;
     const weight = form === forms.at(-1) ? 1 : 4;
-    return index.search(form).map((hit) => ({ ...hit, score: weight * hit.score * (hit.queryTerms.length / asked) ** 2 }));
+    const share = (hit) => (hit.queryTerms.length / asked) ** 2;
+    return index.search(form).map((hit) => ({ ...hit, score: weight * hit.score * share(hit) }));
   });
   hits.sort((a, b) => b.score - a.score);
   const seen = new Set();
@@ -88,13 +90,17 @@ function excerpt(hit) {
   const terms = new Set(hit.terms);
   const found = (piece) => words(piece).map(stem).filter((word) => terms.has(word));
   const most = (list, count) => list.reduce((best, one) => (count(one) > count(best) ? one : best), list[0]);
-  const prose = most(hit.text.split("\n"), (line) => new Set(found(line)).size);
+  const prose = most(hit.text.split("\n"), (line) => new Set(found(line)).size || words(line).length > 4 && 0.5);
   const code = most(hit.code.split("\n"), (line) => new Set(found(line)).size);
   const line = found(prose).length || !found(code).length ? prose : code;
   let at = 0;
-  const pieces = line.split(/([\p{L}\p{N}_]+)/u).map((text) => ({ text, at: (at += text.length) - text.length, terms: found(text) }));
+  const pieces = line.split(/([\p{L}\p{N}_]+)/u).map((text) => {
+    at += text.length;
+    return { text, at: at - text.length, terms: found(text) };
+  });
   const within = (start) => pieces.filter((piece) => piece.at >= start && piece.at < start + width - 60);
-  const first = most(pieces, (piece) => new Set(piece.terms.length ? within(piece.at).flatMap((one) => one.terms) : []).size);
+  const around = (piece) => (piece.terms.length ? within(piece.at).flatMap((one) => one.terms) : []);
+  const first = most(pieces, (piece) => new Set(around(piece)).size);
   const start = line.length > width ? Math.max(0, Math.min(first.at - 60, line.length - width)) : 0;
   const paragraph = document.createElement("p");
   const kept = pieces.filter((piece) => piece.at >= start && piece.at + piece.text.length <= start + width);
