@@ -2,6 +2,8 @@
 
 from book.strictness import Strictness
 
+collect_ignore = ["book/lab/jupyter_server_config.py"]  # read by Jupyter, which gives it a name to set
+
 
 def pytest_configure(config):
     config.pluginmanager.register(Strictness(config), "gpbook-strictness")
