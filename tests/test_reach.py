@@ -199,7 +199,7 @@ def test_a_change_of_a_table_counts_for_those_who_reach_its_reader(copy, before,
 
 
 def test_every_file_of_the_packages_has_its_reader():
-    """But for those of the page's theme, the printed book and JupyterLab, which no chapter reaches, and the set-up's."""
+    """But for those of the page's theme, the printed book and JupyterLab, which no chapter reaches, and a set-up's."""
     sources = reach.Sources()
     read = {ROOT / place for files in sources.files.values() for place in files}
     assert all(files and module in sources.modules for module, files in sources.files.items())
