@@ -21,6 +21,7 @@ from gpbook_utils import claims
 
 MARKS = {claims.HOLDS: "✓", claims.REFUTED: "✗", claims.UNOBSERVABLE: "○", "stale": "~", None: ""}
 UNDECIDED = "not decided yet"
+JUDGEMENTS = (claims.HOLDS, "holds within a range", claims.REFUTED)  # of a sentence of the folk answer
 
 
 class Ledger:
@@ -49,17 +50,35 @@ class Ledger:
             for number, record in zip(machines, self.records, strict=True)
         )
         head = '<th scope="col"></th><th scope="col">machine</th><th scope="col">its verdicts</th>'
-        overview = _table("", head, f"<tbody>{rows}</tbody>")
-        columns = "".join(f'<th scope="col" aria-label="machine {number}">{number}</th>' for number in machines)
-        head = f'<th scope="col">claim</th><th scope="col">book</th>{columns}'
+        overview = f"<p>{self._machines()}.</p>{_table('', head, f'<tbody>{rows}</tbody>')}"
         folds = []
         for chapter, of_chapter in groupby(self.book, key=lambda claim: claim["chapter"]):
             of_chapter = list(of_chapter)
-            title, body = self.titles.get(chapter, chapter), "".join(map(self._row, of_chapter))
-            line = f"{html.escape(title)} <small>{self._summary(of_chapter)}</small>"
-            table = _table(" gp-ledger", head, f"<tbody>{body}</tbody>")
-            folds.append(f"<details><summary>{line}</summary>{table}</details>")
+            checks = [claim for claim in of_chapter if claim.get("kind") == claims.CHECK]
+            inside = self._matrix([claim for claim in of_chapter if claim not in checks])
+            if checks:
+                inside += f"<details><summary>{_count(len(checks), 'check')}</summary>{self._matrix(checks)}</details>"
+            title = html.escape(self.titles.get(chapter, chapter))
+            line = f"{title} <small>{self._summary(of_chapter)}</small>"
+            folds.append(f"<details><summary>{line}</summary>{inside}</details>")
         return overview + "".join(folds)
+
+    def _machines(self) -> str:
+        """How many processors were asked, and in how many settings: one computer is several machines."""
+        processors = {record["fingerprint"]["cpu"] for record in self.records}
+        return f"{_count(len(processors), 'processor')} in {_count(len(self.records), 'setting')}"
+
+    def _matrix(self, some: list[dict]) -> str:
+        """Claims × machines, these under the name of their processor."""
+        numbered = enumerate(self.records, 1)
+        names, settings = '<td colspan="2"></td>', '<th scope="col">claim</th><th scope="col">book</th>'
+        for processor, group in groupby(numbered, key=lambda item: item[1]["fingerprint"]["cpu"]):
+            alike = list(group)
+            names += f'<th scope="colgroup" colspan="{len(alike)}">{html.escape(processor)}</th>'
+            for number, record in alike:
+                settings += f'<th scope="col">{number}<small>{html.escape(_setting(record))}</small></th>'
+        head = f"{names}</tr><tr>{settings}" if self.records else settings
+        return _table(" gp-ledger", head, f"<tbody>{''.join(map(self._row, some))}</tbody>")
 
     def _summary(self, some: list[dict]) -> str:
         """How many claims these are, and where one of them does anything but hold."""
@@ -89,11 +108,11 @@ class FolkAnswer:
 
     Args:
         book: the claims of the chapters.
-        sentences: dictionaries with ``id``, ``sentence``, ``verdict``, ``why`` and ``claims`` (ids); by default the
-            book's own table.
+        sentences: dictionaries with ``id``, ``sentence``, ``judgement`` (one of :data:`JUDGEMENTS`), ``range`` (where
+            it applies), ``why`` and ``claims`` (ids); by default the book's own table.
 
     Raises:
-        ValueError: if a sentence is decided by a claim that no chapter makes.
+        ValueError: if a sentence is decided by a claim that no chapter makes, or is judged in other words.
     """
 
     def __init__(self, book: list[dict], sentences: list[dict] | None = None):
@@ -102,22 +121,27 @@ class FolkAnswer:
         for row in sentences if sentences is not None else folk_sentences():
             if unknown := [id for id in row["claims"] if id not in verdicts]:
                 raise ValueError(f"sentence {row['id']} is decided by {unknown}, which no chapter claims")
+            if row["judgement"] not in JUDGEMENTS:
+                raise ValueError(
+                    f"sentence {row['id']} is judged {row['judgement']!r}; say {', '.join(map(repr, JUDGEMENTS))}"
+                )
             fallen = [id for id in row["claims"] if verdicts[id] != claims.HOLDS]
             if fallen:
-                row = row | {"verdict": UNDECIDED, "why": f"{', '.join(fallen)} must hold first"}
+                row = row | {"judgement": UNDECIDED, "range": "", "why": f"{', '.join(fallen)} must hold first"}
             elif not row["claims"]:
-                row = row | {"verdict": UNDECIDED, "why": ""}
+                row = row | {"judgement": UNDECIDED, "range": "", "why": ""}
             self.rows.append(row)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{row['id']:4}{row['verdict']:16}{row['sentence']}" for row in self.rows)
+        return "\n".join(f"{row['id']:4}{row['judgement']:22}{row['sentence']}" for row in self.rows)
 
     def _repr_html_(self) -> str:
         return "".join(
-            f'<div class="gp-claim" data-verdict="{row["verdict"].split()[0].strip(",")}">'
-            f'<span class="gp-verdict">{row["id"]} {html.escape(row["verdict"])}</span> '
-            f'<span class="gp-sentence">{html.escape(row["sentence"])}</span>'
-            f'<dl class="gp-measured">{_entry("why", html.escape(row["why"]))}'
+            f'<div class="gp-claim" data-verdict="{row["judgement"]}">'
+            f'<span class="gp-sentence">{row["id"]}. {html.escape(row["sentence"])}</span> '
+            f'<span class="gp-verdict">{html.escape(row["judgement"])}</span>'
+            f'<dl class="gp-measured">{_entry("range", html.escape(row["range"]))}'
+            f"{_entry('why', html.escape(row['why']))}"
             f"{_entry('decided by', ', '.join(map(_link, row['claims'])))}</dl></div>"
             for row in self.rows
         )
@@ -130,7 +154,7 @@ def folk_sentences() -> list[dict]:
     'F1'
     """
     table = Path(__file__).with_name("folk_answer.toml").read_text(encoding="utf-8")
-    return [{"verdict": UNDECIDED, "why": "", "claims": [], **row} for row in tomllib.loads(table)["sentence"]]
+    return [{"range": "", "why": "", "claims": [], **row} for row in tomllib.loads(table)["sentence"]]
 
 
 def verdict_in(record: dict, claim: dict) -> str | None:
@@ -184,6 +208,13 @@ def _description(record: dict) -> str:
         *([switches] if switches else []),
     ]
     return f"{', '.join(words)}; recorded {record['date']}"
+
+
+def _setting(record: dict) -> str:
+    """What tells it from the other settings of its processor."""
+    found = record["fingerprint"]
+    branch = found["switches"].get("MKL_CBWR", "").lower()
+    return ", ".join(filter(None, [found["aten"], _count(found["threads"], "thread"), branch]))
 
 
 def _link(id: str) -> str:

@@ -171,21 +171,44 @@ def test_a_chapter_says_where_a_claim_does_not_hold(tmp_path):
     assert "<summary>01_x <small>3 claims; machine 1: 1 not run, 1 refuted</small>" in parts
 
 
-def test_a_folk_sentence_links_to_the_claims_that_decide_it():
-    row = {"id": "F0", "sentence": "So & so.", "verdict": "refuted for K", "why": "Because.", "claims": ["a"]}
-    page = FolkAnswer([a_claim()], [row])._repr_html_()
-    assert 'data-verdict="refuted"' in page and "So &amp; so." in page and 'href="#ledger-a"' in page
+FOLK = {"id": "F0", "sentence": "So & so.", "judgement": "refuted", "range": "of K", "why": "Because.", "claims": ["a"]}
+
+
+def test_checks_are_folded_apart_from_findings(tmp_path):
+    written.write([a_claim(), a_claim("b")], tmp_path)
+    page = Ledger([a_claim(), a_claim("b") | {"kind": "check"}], records.load(tmp_path))._repr_html_()
+    findings, checks = page.split("<summary>1 check</summary>")
+    assert 'id="ledger-a"' in findings and 'id="ledger-b"' in checks
+    assert page.count("<summary>") == 2
+
+
+def test_machines_stand_under_their_processor_and_are_counted_apart(tmp_path):
+    (record,) = records.load(written.write([a_claim()], tmp_path).parent)
+    found = record["fingerprint"] | {"cpu": "One", "aten": "AVX2", "threads": 2, "switches": {}}
+    other = found | {"threads": 1, "switches": {"MKL_CBWR": "COMPATIBLE"}}
+    three = [record | {"fingerprint": each} for each in (found, other, found | {"cpu": "An<other"})]
+    page = Ledger([a_claim()], three)._repr_html_()
+    assert "<p>2 processors in 3 settings.</p>" in page
+    assert 'colspan="2">One</th>' in page and 'colspan="1">An&lt;other</th>' in page
+    assert ">2<small>AVX2, 1 thread, compatible</small>" in page
+
+
+def test_a_folk_sentence_comes_first_then_its_judgement_and_the_claims_that_decide_it():
+    page = FolkAnswer([a_claim()], [FOLK])._repr_html_()
+    assert 'data-verdict="refuted"' in page and 'href="#ledger-a"' in page
+    assert page.index("So &amp; so.") < page.index(">refuted<") < page.index("of K") < page.index("Because.")
     assert 'id="ledger-a"' in Ledger([a_claim()], [])._repr_html_()
 
 
 def test_a_folk_sentence_stands_only_while_its_claims_hold():
-    row = {"id": "F0", "sentence": "So.", "verdict": "refuted", "why": "Because.", "claims": ["a"]}
-    assert FolkAnswer([a_claim()], [row]).rows[0]["verdict"] == "refuted"
-    fallen = FolkAnswer([a_claim(verdict="refuted")], [row]).rows[0]
-    assert fallen["verdict"] == UNDECIDED and fallen["why"] == "a must hold first"
-    assert FolkAnswer([], [row | {"claims": []}]).rows[0]["verdict"] == UNDECIDED
+    assert FolkAnswer([a_claim()], [FOLK]).rows[0]["judgement"] == "refuted"
+    fallen = FolkAnswer([a_claim(verdict="refuted")], [FOLK]).rows[0]
+    assert (fallen["judgement"], fallen["range"], fallen["why"]) == (UNDECIDED, "", "a must hold first")
+    assert FolkAnswer([], [FOLK | {"claims": []}]).rows[0]["judgement"] == UNDECIDED
     with pytest.raises(ValueError, match=r"F0 is decided by \['a'\], which no chapter claims"):
-        FolkAnswer([a_claim("b")], [row])
+        FolkAnswer([a_claim("b")], [FOLK])
+    with pytest.raises(ValueError, match="F0 is judged 'true'; say 'holds', 'holds within a range', 'refuted'"):
+        FolkAnswer([a_claim()], [FOLK | {"judgement": "true"}])
 
 
 def test_where_a_reason_says_that_machines_agree_they_do():
@@ -203,7 +226,7 @@ def test_the_folk_table_is_complete_and_decided_by_real_claims():
     rows = folk_sentences()
     assert [row["id"] for row in rows] == [f"F{i}" for i in range(1, 22)]
     book = stored_claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
-    assert [row["id"] for row in FolkAnswer(book).rows if row["verdict"] == UNDECIDED] == []
+    assert [row["id"] for row in FolkAnswer(book).rows if row["judgement"] == UNDECIDED] == []
 
 
 def test_reading_verdicts_back_imports_no_torch():

@@ -10,6 +10,7 @@ What it adds to Jupyter Book:
 - a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
 - of the theme's styles and icons, those that the book uses (:mod:`book.theme.lighten`);
+- a hint in each downloaded chapter where the package is missing (:mod:`book.theme.downloads`);
 - a description and a card for each page, and a page for an address that is none (:mod:`book.theme.share`);
 - links to the repository, but only where ``GPBOOK_REPOSITORY`` names one.
 
@@ -26,7 +27,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import evidence, figures, folds, handouts, lighten, mathml, search, share
+from book.theme import downloads, evidence, figures, folds, handouts, lighten, mathml, search, share
 
 STATIC, TEMPLATES = (Path(__file__).parent / name for name in ("static", "templates"))
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -112,6 +113,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect("html-page-context", mend_body)
     app.add_css_file("book.css", priority=900)
     app.add_js_file("book.js", loading_method="defer")
+    downloads.setup(app)
     evidence.setup(app)
     mathml.setup(app)
     figures.setup(app)

@@ -61,13 +61,14 @@ class JoinCaptions(SphinxTransform):
         found = [figure for figure in self.document.findall(nodes.figure) if "gp-figure" in figure["classes"]]
         for output in dict.fromkeys(figure.parent.parent for figure in found):
             forms_of_it = [figure for figure in found if figure.parent.parent is output]
+            live = [figure for figure in forms_of_it if figure["ids"][0].endswith("-live")]
             follower = output.next_node(siblings=True, descend=False)
             forms = follower.children if follower else []
             caption = next((form for form in forms if form.get("mime_type") == "text/markdown"), None)
             if caption is None:
                 continue
             follower.parent.remove(follower)
-            for figure in forms_of_it:
+            for figure in live or forms_of_it:  # only what is shown, so that an explorer counts once
                 first, *rest = [child.deepcopy() for child in caption.children]
                 figure += nodes.caption(first.rawsource, "", *first.children)
                 if rest:
