@@ -33,9 +33,10 @@ from gpbook_utils import plots
 from gpbook_utils.plots import BLUE
 
 LARGEST = 120_000  # bytes of HTML
+STILL = "This picture is still. A slider moves it where scripts run; in JupyterLab, once its cell has been run."
 
 _STYLE = """
-.gp-explorer > img { display: none !important; }
+.gp-explorer > :is(img, p) { display: none !important; }
 .gp-explorer .gp-panels { display: flex; flex-wrap: wrap; gap: 12px; }
 .gp-explorer svg { flex: 1 1 300px; min-width: 0; max-width: 460px; height: auto; box-sizing: border-box; }
 .gp-explorer svg { padding: 6px; border-radius: 4px; background: #fff; }
@@ -312,7 +313,7 @@ def _page(panels, label, values, text, alt, start, png) -> str:
     state = json.dumps({"stage": stage, "values": values, "text": list(text)}).encode()
     return (
         f'<div class="gp-explorer"><img alt="{html.escape(alt)}" '
-        f'src="data:image/png;base64,{base64.b64encode(png).decode()}" style="max-width:100%">'
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}" style="max-width:100%"><p>{STILL}</p>'
         f'<script type="application/gzip">{base64.b64encode(gzip.compress(state, mtime=0)).decode()}</script>'
         f"<script>{_SCRIPT}</script></div>"
     )

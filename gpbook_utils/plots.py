@@ -106,7 +106,7 @@ def curves(
             raise ValueError(f"{name} must hold {x.size} positive finite numbers; got {ys}")
     if not values:
         raise ValueError("series is empty: name at least one")
-    fig, ax = figure(height=3.2)
+    fig, ax = figure(height=3.8)
     for marker, (name, ys) in zip(cycle("os^Dv"), values.items()):
         ax.loglog(x, ys, marker=marker, markersize=4.5, label=name)
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim)
@@ -219,7 +219,7 @@ def ruler(differences: dict[str, float], *, alt: str, caption: str, floor: float
     """
     if not differences or not all(0 <= value < math.inf for value in differences.values()):
         raise ValueError(f"differences must be non-empty, non-negative and finite; got {differences}")
-    fig, ax = figure(height=0.6 + 0.38 * len(differences))
+    fig, ax = figure(height=0.6 + 0.45 * len(differences))
     for row, value in enumerate(differences.values()):
         shown = max(value, floor)
         ax.plot([floor, shown], [row, row], color=GREY, linewidth=1, zorder=1)

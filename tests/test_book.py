@@ -27,7 +27,7 @@ from sphinx.errors import ConfigError
 
 from book import handouts, lint, wheel
 from book.pdf import FLAGS, find_browser
-from book.theme import lighten, make_font, repository_options, share
+from book.theme import downloads, lighten, make_font, repository_options, share
 from book.theme.figures import ImageTags, problem_with_alt
 from book.theme.handouts import service_links
 from book.theme.mathml import has_loose_rows, to_mathml
@@ -241,6 +241,51 @@ def test_the_book_is_light(browser, book):
     assert not heavy, heavy
 
 
+# What a reader meets of a chapter, as shares of its height: each piece owns the page down to the next.
+READING = """() => {
+  const article = document.querySelector("article"), end = article.getBoundingClientRect().bottom;
+  const kinds = {
+    figures: "figure, .gp-explorer",
+    code: ".cell_input pre",
+    output: ".cell_output:not(:has(figure)), table, details",
+    prose: "p, h1, h2, h3, ul, ol, blockquote, div.math, .admonition",
+  };
+  const pieces = [];
+  const walk = element => {
+    for (const child of element.children) {
+      const kind = Object.keys(kinds).find(name => child.matches(kinds[name]));
+      if (!child.checkVisibility() || !child.getBoundingClientRect().height) continue;
+      if (kind) pieces.push({kind, top: child.getBoundingClientRect().top, element: child});
+      else walk(child);
+    }
+  };
+  walk(article);
+  const top = pieces[0].top, found = {screens: (end - top) / innerHeight, figures: 0, code: 0, output: 0, prose: 0};
+  pieces.forEach(({kind, top: here}, n) => {
+    found[kind] += ((n + 1 < pieces.length ? pieces[n + 1].top : end) - here) / (end - top);
+  });
+  found.first = (pieces.find(piece => piece.kind === "figures").top - top) / innerHeight;
+  const cut = ({kind, element}) => kind === "code" && element.scrollWidth > element.clientWidth + 1;
+  found.clipped = pieces.filter(cut).length;
+  return found;
+}"""
+
+
+def test_an_article_is_read_as_one(browser, book):
+    limits = {"screens": (0, 14.5), "prose": (0.4, 1), "figures": (0.145, 1), "first": (0, 2), "clipped": (0, 0)}
+    names = sorted(path.name for path in (book / "chapters").glob("*.html") if re.match(r"0[1-9]|1[0-2]", path.name))
+    names = [name for name in names if Path(name).stem not in lint.FIRST_EDITION]
+    assert names
+    beyond = {}
+    with serve(book) as address, browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        for name in names:
+            page, problems = visit(context, f"{address}/chapters/{name}")
+            found = page.evaluate(READING)
+            beyond |= {f"{name}: {what}": found[what] for what, (least, most) in limits.items()
+                       if not least <= found[what] <= most}  # fmt: skip
+    assert not beyond
+
+
 def test_every_icon_and_sign_has_its_glyph(browser, book):
     def icons(page):
         font = TTFont(book / "_static" / lighten.ICONS / "fa-solid-900.woff")
@@ -372,6 +417,8 @@ def test_an_explorer_is_a_figure_and_keeps_its_caption(browser, sample):
         assert figure.query_selector_all("img").__len__() == 1
         assert figure.query_selector("figcaption").inner_text().endswith("Drag it, and see.")
         assert page.inner_text("article").count("Drag it") == 1
+        numbers = [caption.inner_text().split()[1] for caption in page.query_selector_all("figcaption")]
+        assert numbers == [str(n + 1) for n in range(len(numbers))]  # its picture for print counts for none
 
     open_page(browser, sample, "intro.html", check)
 
@@ -497,6 +544,17 @@ def test_a_page_says_what_a_card_shows(sample, book):
     pages = [path.read_text() for path in [book / "intro.html", *(book / "chapters").glob("*.html")]]
     found = [re.search(r'<meta name="description" content="([^"]{60,})" />', text) for text in pages]
     assert all(found) and len({one[1] for one in found}) == len(pages)
+
+
+def test_a_downloaded_chapter_without_the_package_says_what_to_install(book, sample):
+    name = "chapters/01_same_covariance.ipynb"
+    ours, theirs = (nbformat.read(folder / name, 4).cells for folder in (ROOT, book / "_sources"))
+    (added,) = [cell for cell in theirs if cell.id == downloads.CELL]
+    first = next(cell for cell in theirs if cell.cell_type == "code")
+    assert first == added and [cell for cell in theirs if cell != added] == ours
+    bare = subprocess.run([sys.executable, "-I", "-S", "-c", added.source], capture_output=True, text=True)
+    assert bare.stderr.endswith(f"{downloads.install_line('')}\n"), bare.stderr
+    assert subprocess.run([sys.executable, "-c", added.source], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize("address", ["https://owner.github.io/name", "http://example.org/", "example.org/"])
