@@ -132,6 +132,20 @@ def made_errors(caught: Iterable[warnings.WarningMessage]) -> list[str]:
     return list(dict.fromkeys(errors))
 
 
+def told(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """What GPyTorch and its relatives warned of a call, each once.
+
+    Not that x are the training inputs, which may be meant; and not jitter, which is a finding of its own.
+    """
+    texts = []
+    for warning in caught:
+        text = " ".join(str(warning.message).split())
+        ours = warning.category.__module__.partition(".")[0] in ("gpytorch", "linear_operator", "botorch")
+        if ours and not text.startswith(("The input matches", "A not p.d., added jitter")):
+            texts.append(f"{warning.category.__name__}: {text[:240]}")
+    return list(dict.fromkeys(texts))
+
+
 def seed(number: int) -> None:
     """Seed every generator that a model might draw from; only inside :func:`undisturbed`."""
     if torch.cuda.is_initialized() or torch.backends.mps.is_available():

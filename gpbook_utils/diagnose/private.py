@@ -64,6 +64,10 @@ mean_init_std = Private("mean_init_std", VariationalDistribution, "the scale of 
 started = Private("variational_params_initialized", VariationalStrategy, "whether the next call draws q(u)")
 random_weights = Private("randn_weights", gpytorch.kernels.RFFKernel, "are not there before the first call")
 
+COMPILED = "_orig_mod"  # where torch.compile's wrapper holds the module
+# Of a model of BoTorch, which may not be there: the training inputs before a transform, and whether it was applied.
+ORIGINAL, TRANSFORMED = "_original_train_inputs", "_has_transformed_inputs"
+
 prediction_strategy = Private("prediction_strategy", gpytorch.models.ExactGP, "the cache of an exact GP")
 memoized = Private("_memoize_cache", VariationalStrategy, "the cache of a variational strategy and of some kernels")
 CACHED = "_cached_"  # the names of an InducingPointKernel's and of some strategies' caches start with it
