@@ -122,8 +122,9 @@ def answer_of(result: Any) -> Answer:
             return Answer(found.mean, found.covariance, found.gaussian, said)
     gaussian = result if isinstance(result, MultivariateNormal) else getattr(result, "distribution", None)
     if isinstance(gaussian, MultivariateNormal):
-        mean = gaussian.mean.flatten(-2) if isinstance(gaussian, MultitaskMultivariateNormal) else gaussian.mean
-        return Answer(mean, gaussian.covariance_matrix, gaussian, said)
+        if isinstance(gaussian, MultitaskMultivariateNormal):
+            return Answer(gaussian.mean.flatten(-2), _by_points(gaussian), gaussian, said)
+        return Answer(gaussian.mean, gaussian.covariance_matrix, gaussian, said)
     if isinstance(result, Tensor):
         return Answer(result, None, None, "the tensor that it returns")
     if isinstance(getattr(result, "probs", None), Tensor):
@@ -131,6 +132,16 @@ def answer_of(result: Any) -> Answer:
     if isinstance(getattr(result, "mean", None), Tensor):
         return _spread(result)
     raise TypeError(f"it returned {type(result).__name__}, which has no mean")
+
+
+def _by_points(gaussian: MultitaskMultivariateNormal) -> Tensor:
+    """The covariance with the tasks of a point beside each other, as they are in the flattened mean."""
+    covariance = gaussian.covariance_matrix
+    if private.interleaved(gaussian, True):
+        return covariance
+    m, tasks = gaussian.mean.shape[-2:]
+    order = torch.arange(m * tasks, device=covariance.device).reshape(tasks, m).T.flatten()
+    return covariance[..., order, :][..., order]
 
 
 def _items(result: Any) -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, held_caches
 from gpbook_utils.diagnose.contents import HELD, JUDGED
-from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run, settled
+from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.diagnose.inputs import members, subject
 from gpbook_utils.diagnose.numerics import NUMERICAL, as_notes, unknown_noise
@@ -88,19 +88,20 @@ def check_model(
     return with_warnings(report, [side], [before])
 
 
-def case_of(side: Subject, before: Reading) -> Case:
-    """A model with the readings that the experiments start from."""
+def case_of(side: Subject, before: Reading, beyond: bool) -> Case:
+    """A model with the readings that the experiments start from; ``beyond``: the calm one is computed by itself."""
     held = any(True for _ in held_caches(side))
     fresh = reading_after(side, call=True) if held else before
-    beyond = beyond_cholesky(side)
-    with settled(side):
+    with contextlib.ExitStack() as stack:
+        for context in exact() if beyond else ():
+            stack.enter_context(context)
         calm = reading_after(side) if beyond else fresh
         rounding = rounding_of(side, calm)
     return Case(side, before, fresh, calm, rounding)
 
 
 def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
-    case = case_of(side, before)
+    case = case_of(side, before, beyond_cholesky(side))
     run(case, (*STALE, *HELD))
     if MEAN in case.fresh.values:
         run(case, (*CALLED, *CHECKED))

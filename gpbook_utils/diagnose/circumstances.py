@@ -55,7 +55,7 @@ def _caches(case: Case) -> Iterator[Trial]:
                             empty()
 
             reading = reading_after(case.subject, change, keep=True, call=True, only=CALLS)
-            return sum(min(effect[n], 1e9) - min(distance(n, reading, case.fresh), 1e9) for n in effect)
+            return float(sum(min(effect[n], 1e9) - min(distance(n, reading, case.fresh), 1e9) for n in effect))
 
         where = held[0] if len(held) == 1 else max(held, key=gone)
         yield Trial(where, "cache of an earlier prediction", "computed afresh", effect=effect)
@@ -82,7 +82,7 @@ def _modes(case: Case) -> Iterator[Trial]:
     training = [path for path, module in modules.items() if module.training]
     if not training or getattr(case.subject.model, "train_inputs", ()) is None:
         return
-    effect = {}
+    effect: Effect = {}
     for call, posterior in POSTERIOR_OF.items():
         if posterior in case.fresh.values or posterior in case.fresh.failures:
             size = distance(call, _as(call, case.fresh, call), _as(call, case.fresh, posterior))
@@ -117,8 +117,8 @@ def _settings(love: bool) -> Any:
         for name, fields in changed_settings().items():
             if name == "max_cholesky_size" or love != (name == "fast_pred_var"):
                 continue  # what that does is found as cholesky-switch and random-probes
-            shown = [", ".join(str(pair[i]) for pair in fields.values()) for i in (0, 1)]
-            yield Trial(f"gpytorch.settings.{name}", *shown, under=(at_default(fields),), call=True)
+            mine, default = (", ".join(str(pair[i]) for pair in fields.values()) for i in (0, 1))
+            yield Trial(f"gpytorch.settings.{name}", mine, default, under=(at_default(fields),), call=True)
 
     return trials
 
@@ -214,7 +214,7 @@ def _train_and_back(case: Case) -> Iterator[Trial]:
     """Buffers that a call in training mode would fill anew, of modules that are no layers which average."""
     model = case.subject.model
     buffers = {
-        f"{path}.{name}" if path else name: buffer
+        f"{path}.{name}" if path else name: (module, name, buffer)
         for path, module in modules_of(model)
         for name, buffer in private.buffers(module).items()
         if buffer is not None and type(module).__module__.partition(".")[0] not in ("torch", "gpytorch", "botorch")
@@ -230,9 +230,9 @@ def _train_and_back(case: Case) -> Iterator[Trial]:
         copy.eval()
         for buffer, value in restored:
             buffer.data.copy_(value)
-        changed[:] = [
-            path for path, b in buffers.items() if not torch.equal(replica.of(b).nan_to_num(), b.nan_to_num())
-        ]
+        for path, (module, name, old) in buffers.items():
+            new = private.buffers(replica.of(module)).get(name)
+            changed.extend([path] * (new is not None and not torch.equal(new.nan_to_num(), old.nan_to_num())))
 
     if buffers:
         trial = Trial("", "stale", "filled anew by a call in training mode", change=called)

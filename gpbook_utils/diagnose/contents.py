@@ -104,29 +104,36 @@ def _column(case: Case) -> Iterator[Trial]:
 
 
 def _lengths(case: Case) -> Iterator[Trial]:
-    """Have inputs, targets and fixed noise one length? Asked where the call raises."""
+    """Have inputs, targets and fixed noise one length?"""
     model = case.subject.model
     inputs, targets = getattr(model, "train_inputs", None), getattr(model, "train_targets", None)
-    if MEAN in case.fresh.values or not inputs or targets is None:
+    if not inputs or targets is None:
         return
     n = inputs[0].shape[-2] if inputs[0].dim() > 1 else len(inputs[0])
     sizes = {f"train_inputs[{i}]": t.shape[-2] for i, t in enumerate(inputs) if i and t.dim() > 1}
     if n not in targets.shape:
         sizes["train_targets"] = targets.shape[-1]
+    for where, size in sizes.items():
+        if size not in (n, 1) and MEAN not in case.fresh.values:
+            yield Trial(where, f"{size} values", f"{n}, as training inputs", effect={MEAN: math.inf})
     for path, module in modules_of(case.subject.likelihood):
         noise = module.__dict__.get("noise")
-        if isinstance(noise, Tensor) and noise.dim():
-            sizes[f"likelihood.{path}.noise" if path else "likelihood.noise"] = noise.shape[-1]
-    for where, size in sizes.items():
-        if size not in (n, 1):
-            yield Trial(where, f"{size} values", f"{n}, as training inputs", effect={MEAN: math.inf})
+        if isinstance(noise, Tensor) and noise.dim() and noise.shape[-1] not in (n, 1):
+
+            def filled(replica: Replica, module: nn.Module = module, noise: Tensor = noise) -> None:
+                replica.of(module).__dict__["noise"] = noise.mean(-1, keepdim=True).expand(*noise.shape[:-1], n).clone()
+
+            where = f"likelihood.{path}.noise" if path else "likelihood.noise"
+            yield Trial(where, f"{noise.shape[-1]} values", f"{n}, as training inputs", change=filled, only=(MEAN,))
 
 
 def _appended(case: Case) -> Iterator[Trial]:
     """Rows of training inputs that were appended to transformed ones without a transform."""
-    model = case.subject.model
-    inputs, original = getattr(model, "train_inputs", None), getattr(model, private.ORIGINAL, None)
-    if not inputs or original is None or raw_inputs(model) is not inputs or not getattr(model, private.TRANSFORMED):
+    model: Any = case.subject.model
+    inputs: Any = getattr(model, "train_inputs", None)
+    original = getattr(model, private.ORIGINAL, None)
+    appended = getattr(model, private.TRANSFORMED, False) and id(raw_inputs(model)) == id(inputs)
+    if not inputs or original is None or not appended:
         return
     n = original.shape[-2]
     if inputs[0].shape[-2] <= n:
@@ -173,6 +180,9 @@ def _collapsed(case: Case) -> Iterator[Trial]:
         return
 
     def spread(replica: Replica) -> None:
+        for root in replica.roots:
+            if root is not None:
+                root.double()  # in a coarser format there may be no numbers between
         new = inputs[0].detach().clone().double()
         for column in range(x.shape[-1]):
             steps = groups[:, column].unique().diff()
@@ -180,7 +190,7 @@ def _collapsed(case: Case) -> Iterator[Trial]:
             for group in range(len(groups)):
                 rows = (of == group).nonzero().squeeze(-1)
                 new[rows, column] += step * (torch.arange(len(rows)).to(new) / len(rows) - 0.5)
-        replica.of(model).__dict__["train_inputs"] = (new.to(inputs[0]),)
+        replica.of(model).__dict__["train_inputs"] = (new,)
 
     text = f"{len(groups)} distinct of {len(x)} rows"
     yield Trial("train_inputs", text, "distinct rows", change=spread, only=(MEAN, COVARIANCE), least=VISIBLE)
@@ -230,7 +240,8 @@ def _unscaled(case: Case) -> Iterator[Trial]:
 
 def _fits_better(case: Case, trial: Trial, base: Reading) -> Effect | None:
     """Ten nats for each target: nothing that a noise or a lengthscale would mend."""
-    y, after = case.subject.model.train_targets, case.read(trial).values.get(LIKELIHOOD)
+    model: Any = case.subject.model
+    y, after = model.train_targets, case.read(trial).values.get(LIKELIHOOD)
     if after is None:
         return None
     gain = float(after - base.values[LIKELIHOOD]) - math.log(float(y.std()))

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gpbook_utils.diagnose.asking import revert_inputs
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.check import case_of
 from gpbook_utils.diagnose.circumstances import RANDOM, STALE
 from gpbook_utils.diagnose.contents import HELD
-from gpbook_utils.diagnose.experiments import Case, reading_after, run, settled
+from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, reading_after, run, settled
 from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import both_subjects, paired
 from gpbook_utils.diagnose.memory import shared_between
@@ -115,8 +114,8 @@ class _Explanation:
 
     def __init__(self, a: Subject, b: Subject, before: list[Reading], notes: list[str]):
         self.a, self.b, self.before, self.notes = a, b, before, notes
-        with settled(a, b):
-            self.cases = [case_of(side, reading) for side, reading in zip((a, b), before, strict=True)]
+        beyond = beyond_cholesky(a, b)
+        self.cases = [case_of(side, reading, beyond) for side, reading in zip((a, b), before, strict=True)]
         self.rounding = _joint(*(case.rounding for case in self.cases))
         self.findings: list[Finding] = []
         self.silent = [unknown_noise(side) for side in (a, b)]
@@ -168,10 +167,17 @@ class _Explanation:
             self.findings = [f for f in self.findings if not (named and f.cause in _VAGUE)]
         last = exchange.last
         rest = {name: distance(name, last, fresh[1]) for name in shown}
-        rest = {name: size for name, size in rest.items() if size > rounding.levels.get(name, 0.0)}
+        alone = [f.effect for f in self.findings if ": " in f.where]  # are not exchanged
+        rest = {
+            name: size
+            for name, size in rest.items()
+            if size > max([rounding.levels.get(name, 0.0), *(2 * effect.get(name, 0.0) for effect in alone)])
+        }
         self._without_effect(state, shown)
         trained = any(f.cause == "parameter" for f in self.findings)
-        roots = (*ROOTS, "random-probes") if trained else ROOTS  # of a likelihood that never repeats, any value is found
+        roots = (
+            (*ROOTS, "random-probes") if trained else ROOTS
+        )  # of a likelihood that never repeats, any value is found
         findings, cure = ranked(self.findings, roots), ""
         if unequal:
             findings, cure = cured(a, b, findings, shown, rounding)
@@ -276,7 +282,6 @@ class _Exchange:
     def _reading(self, side: Subject, changes: list[Change]) -> Reading:
         replica = side.replica()
         drop_caches(*replica.roots)
-        revert_inputs(*replica.roots)
         try:
             for change in changes:
                 change(replica)
@@ -327,8 +332,8 @@ def _noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[R
     except Exception:
         return ""
     after = read(a, *replica.roots, call=False, only=(PRIOR, COVARIANCE))
-    noises = [getattr(side.likelihood, "noise", None) for side in (a, b)]
-    noises = [float(noise) for noise in noises if isinstance(noise, Tensor) and noise.numel() == 1]
+    held = [getattr(side.likelihood, "noise", None) for side in (a, b)]
+    noises = [float(noise) for noise in held if isinstance(noise, Tensor) and noise.numel() == 1]
     for name in (PRIOR, COVARIANCE):
         p, q = fresh[0].values.get(name), after.values.get(name)
         if p is None or q is None or p.shape != q.shape or torch.equal(p, q):

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import inspect
 import random
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from types import ModuleType
@@ -43,11 +44,11 @@ def _written() -> dict[tuple[type, str], object]:
     """
     stated = {}
     for module in _modules():
-        for cls in (node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)):
-            for node in (node for node in cls.body if isinstance(node, ast.Assign)):
+        for stated_in in (n for n in ast.parse(inspect.getsource(module)).body if isinstance(n, ast.ClassDef)):
+            for node in (node for node in stated_in.body if isinstance(node, ast.Assign)):
                 if (field := ast.unparse(node.targets[0])) in _FIELDS:
                     value = eval(ast.unparse(node.value), vars(module))  # a number, a truth value or torch.double
-                    stated[module.__name__, cls.name, field] = value
+                    stated[module.__name__, stated_in.name, field] = value
     written = {}
     for cls in _classes():
         for base in reversed(cls.__mro__):
@@ -58,6 +59,8 @@ def _written() -> dict[tuple[type, str], object]:
 
 
 _DEFAULTS = _written()
+# What BoTorch sets when it is imported, and its users have not changed.
+_BOTORCH = {("cholesky_max_tries", 6), ("max_cholesky_size", 4096), ("max_eager_kernel_size", 4096)}
 
 
 def changed_settings() -> dict[str, dict[tuple[type, str], tuple[object, object]]]:
@@ -74,6 +77,8 @@ def changed_settings() -> dict[str, dict[tuple[type, str], tuple[object, object]
     for (cls, field), value in _values().items():
         default = _DEFAULTS.get((cls, field), value)
         if field not in _FIELDS or value == default:
+            continue
+        if "botorch" in sys.modules and (cls.__name__, value) in _BOTORCH:
             continue
         if field == private.flag_state.name and default is None and value == private.flag_default(cls):
             continue  # switched to what it is by default
@@ -135,13 +140,13 @@ def made_errors(caught: Iterable[warnings.WarningMessage]) -> list[str]:
 def told(caught: Iterable[warnings.WarningMessage]) -> list[str]:
     """What GPyTorch and its relatives warned of a call, each once.
 
-    Not that x are the training inputs, which may be meant; and not jitter, which is a finding of its own.
+    Not that x are the training inputs, which may be meant.
     """
     texts = []
     for warning in caught:
         text = " ".join(str(warning.message).split())
         ours = warning.category.__module__.partition(".")[0] in ("gpytorch", "linear_operator", "botorch")
-        if ours and not text.startswith(("The input matches", "A not p.d., added jitter")):
+        if ours and not text.startswith("The input matches"):
             texts.append(f"{warning.category.__name__}: {text[:240]}")
     return list(dict.fromkeys(texts))
 

@@ -19,8 +19,8 @@ def _memory(tensor: Tensor) -> tuple[int, int, int] | None:
     """Storage, first and last byte; none for an empty tensor or one without plain storage."""
     if str(tensor.layout) != "torch.strided" or not tensor.numel():
         return None
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    first = tensor.storage_offset() * tensor.itemsize
+    reach = sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    first = int(tensor.storage_offset()) * tensor.itemsize
     return private.address(tensor.untyped_storage()), first, first + (reach + 1) * tensor.itemsize
 
 
@@ -92,8 +92,8 @@ def _common(paths: list[str]) -> str:
         return ".".join(parts[:-1]) if parts[-1].startswith("raw_") and len(parts) > 1 else paths[0]
     split = [path.split(".") for path in paths]
     common = []
-    for parts in zip(*split, strict=False):
-        if len(set(parts)) > 1:
+    for level in zip(*split, strict=False):
+        if len(set(level)) > 1:
             break
-        common.append(parts[0])
+        common.append(level[0])
     return ".".join(common) or ", ".join(dict.fromkeys(parts[0] for parts in split))

@@ -47,6 +47,7 @@ def kind_of_attribute(p: nn.Module, name: str, u: Any, v: Any) -> str:
 
 
 def kind_of_value(p, q, name, u, v) -> str:
+    """What a tensor of another value is."""
     if "inducing_points" in name:
         return "inducing-points"
     if name == "active_dims":
@@ -59,18 +60,19 @@ def kind_of_value(p, q, name, u, v) -> str:
         return "random-features"
     if not isinstance(p, gpytorch.Module):
         return "network-weights" if name in private.parameters(p) else "buffer"
-    if not u.is_floating_point():
-        return "buffer"
+    return _kind_of_number(p, q, name, u, v) if u.is_floating_point() else "buffer"
+
+
+def _kind_of_number(p: nn.Module, q: nn.Module, name: str, u: Tensor, v: Tensor) -> str:
     constraint = private.constraint_of(p, name)
     s, t = u.detach().cpu().double(), v.detach().cpu().double()
+    values = [s, t]
     if constraint is not None:
-        constrained = [private.constraint_of(side, name).transform(w).detach().cpu().double() for side, w in
-                       ((p, u), (q, v))]  # fmt: skip
-        if torch.allclose(s, constrained[1], rtol=1e-5, atol=0) or torch.allclose(t, constrained[0], rtol=1e-5, atol=0):
+        transforms = [private.constraint_of(side, name) or constraint for side in (p, q)]
+        values = [c.transform(w).detach().cpu().double() for c, w in zip(transforms, (u, v), strict=True)]
+        if torch.allclose(s, values[1], rtol=1e-5, atol=0) or torch.allclose(t, values[0], rtol=1e-5, atol=0):
             return "raw-vs-constrained"
-        if u.dtype == v.dtype == torch.float64 and torch.equal(constrained[0].float(), constrained[1].float()):
-            return "rounded-float"
-    elif u.dtype == v.dtype == torch.float64 and torch.equal(s.float(), t.float()):
+    if u.dtype == v.dtype == torch.float64 and torch.equal(values[0].float(), values[1].float()):
         return "rounded-float"
     if s.numel() > 1 and torch.equal(s.flatten().sort().values, t.flatten().sort().values):
         return "column-order"
@@ -78,6 +80,7 @@ def kind_of_value(p, q, name, u, v) -> str:
 
 
 def kind_of_data(inputs) -> str:
+    """What training inputs of another value are."""
     p, q = (torch.cat([t.detach().cpu().double() for t in side], -1) for side in inputs)
     if p.shape != q.shape:
         return "training-inputs"
@@ -130,22 +133,27 @@ def row_order(inputs, targets) -> bool:
 
 
 def shapes_of(inputs, targets):
+    """The shapes of training inputs and targets."""
     return inputs and [tuple(i.shape) for i in inputs], None if targets is None else tuple(targets.shape)
 
 
 def device_of(model: nn.Module) -> torch.device:
+    """Where a model lives."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def has_flag(strategy) -> bool:
+    """Whether a strategy notes that q(u) was started."""
     return strategy is not None and private.started.name in private.buffers(strategy)
 
 
 def class_name(module: nn.Module) -> str:
+    """The name of a class."""
     return type(module).__name__
 
 
 def constrained(module: nn.Module, name: str) -> str:
+    """A parameter as its user knows it, with its raw value."""
     value = tensor_of(module, name)
     constraint = private.constraint_of(module, name)
     if value is None or constraint is None:
@@ -155,10 +163,12 @@ def constrained(module: nn.Module, name: str) -> str:
 
 
 def show_constraint(constraint) -> str:
+    """A constraint in a few words."""
     return "unconstrained" if constraint is None else repr(constraint)
 
 
 def show_prior(prior) -> str:
+    """A prior in a few words."""
     if prior is None:
         return "none"
     parts = [f"{name} {show(value)}" for name, value in prior.named_buffers()]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import gpytorch
 import torch
+from gpytorch.kernels import GridInterpolationKernel
 from torch import Tensor
 
 from gpbook_utils.diagnose import private
@@ -16,6 +17,7 @@ from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import Case, Experiment, Trial, reading_after
 from gpbook_utils.diagnose.readings import CALL_MEAN, CALLS, MEAN, PRIOR, dtype_of
 from gpbook_utils.diagnose.rounding import system_of
+from gpbook_utils.diagnose.tree import modules_of
 
 ALL = {MEAN: math.inf}
 CALL = dict.fromkeys(CALLS, math.inf)
@@ -120,6 +122,13 @@ def _columns(case: Case) -> Iterator[Trial]:
         yield Trial("x", f"x {shape}: {message(case)}", held, effect=ALL)
 
 
+def _grid(case: Case) -> Iterator[Trial]:
+    """Rows of x outside the grid of an interpolated kernel."""
+    if "out of bounds for the specified grid" in message(case):
+        paths = [path for path, m in modules_of(case.subject.model) if isinstance(m, GridInterpolationKernel)]
+        yield Trial(paths[0] if paths else "", message(case), "a grid that holds x", effect=ALL)
+
+
 def _noise(case: Case) -> Iterator[Trial]:
     """A likelihood that was given no noise."""
     text = message(case) or " ".join(case.fresh.failures.values())
@@ -167,6 +176,7 @@ CHECKED = (Experiment("training-data", _unbatched), Experiment("call-raises", _d
 RAISED = (
     Experiment("not-positive-definite", _indefinite, unless=("not-finite", "mixed-dtype", "length")),
     Experiment("number-of-inputs", _number_of_inputs),
+    Experiment("outside-grid", _grid),
     Experiment("noise-not-given", _noise, unless=("not-positive-definite", "length")),
     Experiment(
         "shape-of-x",

@@ -10,6 +10,7 @@ from typing import Any
 
 import gpytorch
 import torch
+from gpytorch.distributions import MultivariateNormal
 from torch import Tensor, nn
 
 from gpbook_utils.compare import unit_roundoff
@@ -174,7 +175,8 @@ class _Reader:
         if called is None:
             return self._answer(MEAN, COVARIANCE, lambda: ask(self.model, self.inputs))
         for mine, answer in POSTERIOR_OF.items():
-            for kind in (self.reading.values, self.reading.absent, self.reading.said):
+            kinds: list[dict[str, Any]] = [self.reading.values, self.reading.absent, self.reading.said]
+            for kind in kinds:
                 if mine in kind:
                     kind[answer] = kind[mine]
         return called
@@ -242,7 +244,7 @@ class _Reader:
         model.train()
         objective = gpytorch.mlls.ExactMarginalLogLikelihood(self.likelihood, model)
         output = model(*model.train_inputs)
-        if isinstance(output, tuple | list):
+        if not isinstance(output, MultivariateNormal):
             output = answer_of(output).gaussian
         try:
             return objective(output, model.train_targets)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,6 +75,7 @@ def resolve(root: Any, path: str) -> Any:
 
 def _place(a: Subject, b: Subject, where: str) -> Place | None:
     """Where a finding lies, in both models; likelihoods that are no part of a model are arguments of their own."""
+    roots: list[Any]
     roots, names = [a.model, b.model], [a.name, b.name]
     if where.startswith("likelihood") and getattr(a.model, "likelihood", None) is not a.likelihood:
         roots, names = [a.likelihood, b.likelihood], [side.name.replace("model", "likelihood") for side in (a, b)]
@@ -93,7 +96,11 @@ def _candidates(a: Subject, b: Subject, finding: Finding) -> Iterator[str]:
         trains = b if finding.a == "evaluation" else a
         yield f"{trains.name}{where}.eval()"
     elif finding.cause == "dtype":
-        coarse = max((a, b), key=lambda side: torch.finfo(dtype_of(side.model)).eps)
+        fine, coarse = sorted((a, b), key=lambda side: torch.finfo(dtype_of(side.model)).eps)
+        lines = f"{coarse.name}.double()\n{coarse.name}.load_state_dict({fine.name}.state_dict())"
+        if getattr(fine.model, "train_inputs", None) and getattr(coarse.model, "train_inputs", None):
+            yield f"{lines}\n{coarse.name}.set_train_data({fine.name}.train_inputs, {fine.name}.train_targets)"
+        yield lines
         yield f"{coarse.name}.double()"
     elif place is None:
         return
@@ -118,10 +125,8 @@ def _data(place: Place) -> Iterator[str]:
 
 
 def _transform(place: Place) -> Iterator[str]:
-    if hasattr(place.owner_a, place.leaf):
-        line = f"{place.here} = copy.deepcopy({place.there})"
-    else:
-        line = f"del {place.here}"
+    there = hasattr(place.owner_a, place.leaf)
+    line = f"{place.here} = copy.deepcopy({place.there})" if there else f"del {place.here}"
     data = f"{place.b}.set_train_data({place.a}.train_inputs, {place.a}.train_targets, strict=False)"
     yield f"{place.a}.train(), {place.b}.train()\n{line}\n{data}\n{place.a}.eval(), {place.b}.eval()"
 
@@ -133,6 +138,8 @@ def _values(place: Place, cause: str) -> Iterator[str]:
             yield f"{place.here} = {value!r}"
         yield f"{place.here} = copy.deepcopy({place.there})"
     if cause in TENSORS:
+        if not hasattr(place.owner_b, place.leaf):
+            return  # stands elsewhere, below a part that only one model has
         yield from _property(place)
         yield f"{place.here}.data.copy_({place.there})"
     if isinstance(place.owner_b, nn.Module):
@@ -152,7 +159,7 @@ def _property(place: Place) -> Iterator[str]:
     if name == place.leaf or getattr(getattr(type(place.owner_b), name, None), "fset", None) is None:
         return
     here, there = place.b, place.a
-    if name == "noise" and here.endswith(".likelihood.noise_covar"):
+    if name == "noise" and re.search(r"(^likelihood(_[ab])?|\.likelihood)\.noise_covar$", here):
         here, there = here.removesuffix(".noise_covar"), there.removesuffix(".noise_covar")
     value = getattr(place.owner_a, name, None)
     if not isinstance(value, Tensor):
@@ -190,6 +197,23 @@ class _Copies:
         return read(side, self.names[side.name], self.names[side.name.replace("model", "likelihood")])
 
 
+def folded(code: str) -> str:
+    """Lines of at most 88 columns, broken after the first bracket or the equals sign of longer ones."""
+    lines = []
+    for line in code.splitlines():
+        head, bracket, tail = line.partition("(")
+        if len(line) <= 88:
+            lines.append(line)
+        elif " = " in head:
+            left, right = line.split(" = ", 1)
+            lines += [f"{left} = (", f"    {right}", ")"]
+        elif line.endswith(")") and bracket:
+            lines += [f"{head}(", *(f"    {part.strip()}," for part in tail[:-1].split(", ")), ")"]
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
 def _works(a: Subject, b: Subject, code: str, finding: Finding) -> bool:
     """Whether a line runs, and the place is then as in the other model."""
     copies = _Copies(a, b)
@@ -213,13 +237,14 @@ def cured(
     for finding in findings:
         code = next(_own(finding), "") if ": " in finding.where or finding.where in (a.name, b.name) else ""
         if not code and ": " not in finding.where:
-            code = next((c for c in _candidates(a, b, finding) if _works(a, b, c, finding)), "")
+            folds = map(folded, _candidates(a, b, finding))
+            code = next((c for c in folds if _works(a, b, c, finding)), "")
         mended.append(replace(finding, code=code))
         lines += [code] * bool(code)
     if not lines:
         return tuple(mended), ""
     copies = _Copies(a, b)
-    whole = sorted(lines, key=lambda line: "deepcopy" not in line)
+    whole = sorted(lines, key=lambda line: (".train(), " in line, "deepcopy" not in line))  # parts, values, caches
     ran = all([copies.run(line) for line in whole if not line.startswith("with ")])
     with contextlib.ExitStack() as stack:
         if any(line.startswith("with ") for line in lines) and beyond_cholesky(a, b):
@@ -228,7 +253,8 @@ def cured(
         after = [copies.reading(side) for side in (a, b)]
     left = {name: distance(name, *after) for name in names}
     left = {name: size for name, size in left.items() if size > rounding.levels.get(name, 0.0)}
-    what = "this line" if len("\n".join(lines).splitlines()) == 1 else "these lines"
+    count = sum(len(ast.parse(line + "\n    pass" * line.startswith("with ")).body) for line in lines)
+    what = "this line" if count == 1 else "these lines"
     if not ran:
         return tuple(replace(f, code="") for f in mended), ""
     if left:

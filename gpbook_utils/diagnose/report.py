@@ -127,8 +127,15 @@ class Report:
             parts.append(NOTHING if not self.missing else f"equal up to rounding in what was compared; {self._not()}")
         return "; ".join(parts)
 
+    def _told(self) -> dict[str, Quantity]:
+        """The quantities to show: what neither model has is among what is not compared."""
+        return {n: q for n, q in self.quantities.items() if not str(q.before).startswith(("both raised", "neither"))}
+
     def _not(self) -> str:
-        return "not compared: " + "; ".join(f"{name} ({cut(why, 120)})" for name, why in self.missing.items())
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.missing.items():
+            reasons.setdefault(cut(why, 160), []).append(name)
+        return "not compared: " + "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
 
     def _scope(self) -> list[str]:
         """What was compared, and what was not."""
@@ -153,10 +160,10 @@ class Report:
                 lines += filled(text, f"   {name:6s}  ")
             lines += [f"           {line}" for line in f.code.splitlines()]
         lines += ["", *filled(self.cure)] if self.cure else []
-        if self.quantities:
+        if self._told():
             lines.append("")
-            width = max(map(len, self.quantities))
-            for name, quantity in self.quantities.items():
+            width = max(map(len, self._told()))
+            for name, quantity in self._told().items():
                 after = f" -> {_reading(quantity.after)}" if self.findings else ""
                 lines += filled(f"{_reading(quantity.before)}{after}", f"{name.ljust(width)}  ")
         lines += [line for note in self.notes for line in filled(f"Note: {note}", indent="  ")]
@@ -177,13 +184,13 @@ class Report:
                 f'<dl class="gp-measured">{details}</dl></div>'
             )
         parts += [f"<p>{escape(self.cure)}</p>"] if self.cure else []
-        if self.quantities:
+        if self._told():
             names = ("quantity", "difference", *(("afterwards",) if self.findings else ()), "rounding explains")
             parts.append(
                 '<table class="gp-table"><thead><tr>'
                 + "".join(f'<th scope="col" style="text-align: left">{name}</th>' for name in names)
                 + "</tr></thead><tbody>"
-                + "".join(self._row(name, quantity) for name, quantity in self.quantities.items())
+                + "".join(self._row(name, quantity) for name, quantity in self._told().items())
                 + "</tbody></table>"
             )
         dtype = str(self.rounding.dtype).removeprefix("torch.")

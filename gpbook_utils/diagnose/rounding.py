@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import gpytorch
 import torch
@@ -77,7 +78,7 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
             continue
         value = base.values.get(name)
         rows = 1 if value is None else max(value.shape[-1] if value.dim() else 1, size)
-        floor = 2 * rows * u
+        floor = 2 * rows * u * _more(subject.model)
         theory = floor * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
         levels[name] = max(floor, min(theory, MARGIN * moved.get(name, 0.0)))
     for call, posterior in POSTERIOR_OF.items():
@@ -85,6 +86,13 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
         as_prior = subject.model.training and not speaks_posterior(subject.model) and call == CALL_COVARIANCE
         levels[call] = levels.get(PRIOR if as_prior else posterior, 0.0)
     return Rounding(dtype, kappa, levels, size > MAX_EIGEN)
+
+
+def _more(model: Any) -> int:
+    """How many times as many roundings there are: a transform and back, or iterations of the model's own."""
+    if not speaks_posterior(model):
+        return 1
+    return 8 if isinstance(model, gpytorch.models.ExactGP) or strategy_of(model) is not None else 512
 
 
 def _cancellation(base: Reading, name: str) -> float:
@@ -123,7 +131,7 @@ def system_of(subject: Subject) -> Tensor | None:
         with torch.no_grad(), gpytorch.settings.debug(False):
             if isinstance(model, gpytorch.models.ExactGP) and model.train_inputs is not None:
                 model.train()
-                prior = answer_of(model(*model.train_inputs)).gaussian
+                prior: Any = answer_of(model(*model.train_inputs)).gaussian
                 prior = prior if likelihood is None else observed(likelihood, prior, model.train_inputs)
                 K = prior.covariance_matrix
             elif (strategy := strategy_of(model)) is not None:
@@ -143,6 +151,7 @@ def _condition(subject: Subject) -> tuple[float, int]:
     K = system_of(subject)
     if K is None:
         has = isinstance(subject.model, gpytorch.models.ExactGP) or strategy_of(subject.model) is not None
+        has |= speaks_posterior(subject.model)
         return (math.inf if has and getattr(subject.model, "train_inputs", ()) is not None else 1.0), 1
     n = K.shape[-1]
     try:

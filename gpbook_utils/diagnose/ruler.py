@@ -92,7 +92,8 @@ def quantity(
 ) -> Quantity:
     """One quantity of two readings on the ruler, before and after."""
     level = rounding.levels.get(name, 0.0)
-    return Quantity(*(_compared(name, *pair, level, rounding.dtype) for pair in (before, after)), level)
+    ends = [_compared(name, *pair, level, rounding.dtype) for pair in (before, after)]
+    return Quantity(ends[0], ends[1], level)
 
 
 def _compared(name: str, a: Reading, b: Reading, level: float, dtype: torch.dtype) -> Comparison | str:

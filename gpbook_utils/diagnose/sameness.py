@@ -25,7 +25,8 @@ INTERNAL = {
 
 
 def tensor_names(p: nn.Module, q: nn.Module) -> list[str]:
-    found = {}
+    """The names of parameters and buffers that one of two modules has."""
+    found: dict[str, None] = {}
     for side in (p, q):
         for name in (*private.parameters(side), *private.buffers(side)):
             found[name] = None
@@ -33,11 +34,13 @@ def tensor_names(p: nn.Module, q: nn.Module) -> list[str]:
 
 
 def tensor_of(module: nn.Module, name: str) -> Tensor | None:
+    """A parameter or buffer, or none."""
     value = private.parameters(module).get(name)
     return private.buffers(module).get(name) if value is None else value
 
 
 def same_tensor(u: Tensor | None, v: Tensor | None) -> bool:
+    """Whether two tensors are equal, in format and place too; NaN equals NaN."""
     if u is None or v is None:
         return u is v
     if u is v:
@@ -64,7 +67,16 @@ def close(u: Tensor | None, v: Tensor | None) -> bool:
                 or torch.equal(s, t))  # fmt: skip
 
 
+def rounding_apart(u: Tensor | None, v: Tensor | None) -> bool:
+    """Whether two tensors of one format differ by some units in the last place of the largest entry."""
+    if u is None or v is None or u.shape != v.shape or u.dtype != v.dtype or not u.is_floating_point() or not u.numel():
+        return False
+    s, t = (tensor.detach().cpu().double() for tensor in (u, v))
+    return bool((s - t).abs().max() <= 64 * unit_roundoff(u.dtype) * torch.maximum(s.abs(), t.abs()).max())
+
+
 def same_or_close(u, v) -> bool:
+    """Whether two tensors, or tuples of them, are equal in the coarser of two formats."""
     if u is None or v is None:
         return u is v
     if isinstance(u, tuple | list):
@@ -73,6 +85,7 @@ def same_or_close(u, v) -> bool:
 
 
 def same_constraint(c, d) -> bool:
+    """Whether two constraints have one class, range and transform."""
     if c is None or d is None:
         return c is d
     if c is d:
@@ -104,36 +117,50 @@ def equal(u: Any, v: Any, depth: int = 0) -> bool:
     """
     if u is v:
         return True
-    if isinstance(u, Tensor) and isinstance(v, Tensor):
-        return same_tensor(u, v) or close(u, v)
-    if isinstance(u, np.ndarray) and isinstance(v, np.ndarray):
-        return u.shape == v.shape and u.dtype == v.dtype and bool(np.array_equal(u, v, equal_nan=u.dtype.kind in "fc"))
-    if isinstance(u, types.FunctionType) and isinstance(v, types.FunctionType):
-        return same_function(u, v)
-    if isinstance(u, types.MethodType) and isinstance(v, types.MethodType):
-        return same_function(u.__func__, v.__func__)
-    if isinstance(u, functools.partial) and isinstance(v, functools.partial):
-        return all(equal(getattr(u, part), getattr(v, part), depth + 1) for part in ("func", "args", "keywords"))
+    for kind, compare in _KINDS.items():
+        if isinstance(u, kind) and isinstance(v, kind):
+            return compare(u, v, depth)
     if type(u) is not type(v) and not (isinstance(u, int | float) and isinstance(v, int | float)):
         return False
     if depth > 6:
         return True
-    if isinstance(u, dict):
-        return u.keys() == v.keys() and all(equal(u[key], v[key], depth + 1) for key in u)
-    if isinstance(u, list | tuple):
-        return len(u) == len(v) and all(equal(s, t, depth + 1) for s, t in zip(u, v, strict=True))
-    if isinstance(u, gpytorch.priors.Prior):
-        state = [{n: t for n, t in side.__dict__.items() if n not in INTERNAL} for side in (u, v)]
-        tensors = [(private.buffers(side), private.parameters(side)) for side in (u, v)]
-        return equal(state[0], state[1], depth + 1) and equal(tensors[0], tensors[1], depth + 1)
-    if isinstance(u, nn.Module):
-        return True  # modules are compared where they stand
-    if hasattr(u, "__dict__") and type(u).__eq__ is object.__eq__:
+    for kind, compare in _CONTAINERS.items():
+        if isinstance(u, kind):
+            return compare(u, v, depth + 1)
+    if hasattr(u, "__dict__") and getattr(type(u), "__eq__") is getattr(object, "__eq__"):  # noqa: B009
         return equal(vars(u), vars(v), depth + 1)
     try:
         return bool(u == v) or (isinstance(u, float) and math.isnan(u) and math.isnan(v))
     except Exception as error:
         raise NotCompared(f"== raised {type(error).__name__}: {error}") from error
+
+
+def _equal_arrays(u: np.ndarray, v: np.ndarray) -> bool:
+    return u.shape == v.shape and u.dtype == v.dtype and bool(np.array_equal(u, v, equal_nan=u.dtype.kind in "fc"))
+
+
+def _equal_priors(u: Any, v: Any, depth: int) -> bool:
+    state = [{n: t for n, t in side.__dict__.items() if n not in INTERNAL} for side in (u, v)]
+    tensors = [(private.buffers(side), private.parameters(side)) for side in (u, v)]
+    return equal(state[0], state[1], depth) and equal(tensors[0], tensors[1], depth)
+
+
+# What is compared in a way of its own, first whatever the classes, then of two values of one class.
+_KINDS: dict[type, Callable[[Any, Any, int], bool]] = {
+    Tensor: lambda u, v, depth: same_tensor(u, v) or close(u, v),
+    np.ndarray: lambda u, v, depth: _equal_arrays(u, v),
+    types.FunctionType: lambda u, v, depth: same_function(u, v),
+    types.MethodType: lambda u, v, depth: same_function(u.__func__, v.__func__),
+    functools.partial: lambda u, v, depth: all(
+        equal(getattr(u, part), getattr(v, part), depth + 1) for part in ("func", "args", "keywords")
+    ),
+}
+_CONTAINERS: dict[Any, Callable[[Any, Any, int], bool]] = {
+    dict: lambda u, v, depth: u.keys() == v.keys() and all(equal(u[key], v[key], depth) for key in u),
+    (list, tuple): lambda u, v, depth: len(u) == len(v) and all(equal(*pair, depth) for pair in zip(u, v, strict=True)),
+    gpytorch.priors.Prior: _equal_priors,
+    nn.Module: lambda u, v, depth: True,  # modules are compared where they stand
+}
 
 
 def same_function(f: Callable, g: Callable) -> bool:
@@ -166,11 +193,13 @@ def _code(code: types.CodeType) -> tuple:
     return code.co_code, constants, code.co_names
 
 
-@functools.cache
-def same_class(c: type, d: type) -> bool:
+def same_class(c: Any, d: Any) -> bool:
     """Whether two classes do the same: one class, or two whose own methods have equal code and equal library bases."""
-    if c is d:
-        return True
+    return c is d or _same_classes(c, d)
+
+
+@functools.cache
+def _same_classes(c: Any, d: Any) -> bool:
     if c.__module__ == d.__module__ == "torch.nn.utils.parametrize":  # made anew for each module
         return c.__name__ == d.__name__ and same_class(c.__mro__[1], d.__mro__[1])
     library = ("gpytorch.", "torch.", "builtins", "abc", "linear_operator.")
@@ -179,7 +208,7 @@ def same_class(c: type, d: type) -> bool:
         return False
     members = []
     for cls in (c, d):
-        own = {}
+        own: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             if base not in bases[0]:
                 own |= vars(base)

@@ -52,7 +52,7 @@ def _modes(walk: Walk) -> None:
             replica.of(mine).training = others.training
 
     described = ["training" if side.training else "evaluation" for side in (p, q)]
-    walk.add("mode", path or "training", described[0], described[1], change, p, q, 3)
+    walk.add("mode", path or "training", described, change, p, q, 3)
 
 
 def _gradients(walk: Walk) -> None:
@@ -75,13 +75,13 @@ def _gradients(walk: Walk) -> None:
 
     p, q, name, where = unequal[0]
     described = [f"requires_grad {private.parameters(side)[name].requires_grad}" for side in (p, q)]
-    walk.add("requires-grad", where, described[0], described[1], change, walk.a.model, walk.b.model)
+    walk.add("requires-grad", where, described, change, walk.a.model, walk.b.model)
 
 
 def _data(walk: Walk, p: nn.Module, q: nn.Module, prefix: str) -> None:
     """The training data of two exact GPs, the models themselves or models in them."""
-    inputs = [raw_inputs(side) for side in (p, q)]
-    targets = [getattr(side, "train_targets", None) for side in (p, q)]
+    inputs: list[Any] = [raw_inputs(side) for side in (p, q)]
+    targets: list[Any] = [getattr(side, "train_targets", None) for side in (p, q)]
     equal_inputs, equal_targets = same_or_close(*inputs), same_or_close(*targets)
     if equal_inputs and equal_targets:
         return
@@ -89,19 +89,19 @@ def _data(walk: Walk, p: nn.Module, q: nn.Module, prefix: str) -> None:
     shapes = [shapes_of(i, t) for i, t in zip(inputs, targets, strict=True)]
     if any(value is None for value in (*inputs, *targets)):
         described = ["none" if i is None else f"{len(t)} points" for i, t in zip(inputs, targets, strict=True)]
-        walk.add("no-training-data", where, described[0], described[1], take_data, p, q, 1)
+        walk.add("no-training-data", where, described, take_data, p, q, 1)
     elif row_order(inputs, targets):
         described = [f"first row {show(i[0][..., 0, :])}" for i in inputs]
-        walk.add("row-order", where, described[0], described[1], take_data, p, q)
+        walk.add("row-order", where, described, take_data, p, q)
     elif shapes[0] != shapes[1] and not _is_column(shapes):
         described = [f"{tuple(i[0].shape)}, {tuple(t.shape)}" for i, t in zip(inputs, targets, strict=True)]
-        walk.add("training-data", where, described[0], described[1], take_data, p, q, 1)
+        walk.add("training-data", where, described, take_data, p, q, 1)
     else:
         if not equal_inputs:
             change = functools.partial(take_data, part="train_inputs")
-            walk.add(kind_of_data(inputs), where, show(inputs[0][0]), show(inputs[1][0]), change, p, q)
+            walk.add(kind_of_data(inputs), where, [show(side[0]) for side in inputs], change, p, q)
         if not equal_targets:
-            _targets(walk, p, q, prefix + "train_targets", *targets)
+            _targets(walk, p, q, prefix + "train_targets", targets[0], targets[1])
 
 
 def _is_column(shapes: list[Any]) -> bool:
@@ -114,7 +114,7 @@ def _targets(walk: Walk, p: nn.Module, q: nn.Module, where: str, u: Tensor, v: T
     change = functools.partial(take_data, part="train_targets")
     if u.shape != v.shape:
         described = [f"shape {tuple(t.shape)}" for t in (u, v)]
-        walk.add("target-shape", where, described[0], described[1], change, p, q, 1)
+        walk.add("target-shape", where, described, change, p, q, 1)
         return
     transforms = [d for d in walk.found if d.cause == "outcome-transform" and d.order == 0]
     if transforms and same_or_close(_untransformed(p, u), _untransformed(q, v)):
@@ -123,7 +123,7 @@ def _targets(walk: Walk, p: nn.Module, q: nn.Module, where: str, u: Tensor, v: T
     cause = "rounded-data" if rounded(u, v) else "training-targets"
     if cause == "training-targets" and not near(u, v) and affine(u, v):
         cause = "scaled-targets"
-    walk.add(cause, where, show(u), show(v), change, p, q)
+    walk.add(cause, where, (show(u), show(v)), change, p, q)
 
 
 def _untransformed(model: nn.Module, targets: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def _format(walk: Walk) -> None:
 
     cause = "dtype" if formats[0] != formats[1] else "device"
     described = [str(f).removeprefix("torch.") + f" on {d}" for f, d in zip(formats, devices, strict=True)]
-    walk.add(cause, "", described[0], described[1], change, p, q, 1)
+    walk.add(cause, "", described, change, p, q, 1)
 
 
 def _grouped(found: list[Difference]) -> list[Difference]:

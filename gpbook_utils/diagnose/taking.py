@@ -25,6 +25,7 @@ def _translated(replica: Replica, pairs, thing: Any, inside: nn.Module | None = 
 
 
 def take_tensor(replica: Replica, own, other, pairs, *, name: str) -> None:
+    """A parameter or buffer; a parameter keeps its object and with it what is tied to it."""
     target, source = replica.of(own), tensor_of(other, name)
     for kind in (private.parameters, private.buffers):
         if name in kind(target) or name in kind(own):
@@ -51,16 +52,19 @@ def take_tensor(replica: Replica, own, other, pairs, *, name: str) -> None:
 
 
 def take_both(replica: Replica, own, other, pairs, *, names: list[str]) -> None:
+    """A tensor and its constraint."""
     take_tensor(replica, own, other, pairs, name=names[0])
     take_child(replica, own, other, pairs, name=names[1])
 
 
 def take_child(replica: Replica, own, other, pairs, *, name: str) -> None:
+    """A module, or its absence."""
     child = private.modules(other).get(name)
     set_child(replica.of(own), name, None if child is None else _translated(replica, pairs, child, child))
 
 
 def set_child(parent: nn.Module, name: str, child: nn.Module | None) -> None:
+    """Set or remove a module of a copy."""
     if child is None:
         private.modules(parent).pop(name, None)
         private.constraints(parent, {}).pop(name, None)
@@ -74,6 +78,7 @@ def set_child(parent: nn.Module, name: str, child: nn.Module | None) -> None:
 
 
 def take_prior(replica: Replica, own, other, pairs, *, name: str) -> None:
+    """A prior, or its absence."""
     target = replica.of(own)
     if name not in private.priors(other):
         private.priors(target).pop(name, None)
@@ -86,6 +91,7 @@ def take_prior(replica: Replica, own, other, pairs, *, name: str) -> None:
 
 
 def take_attribute(replica: Replica, own, other, pairs, *, name: str) -> None:
+    """A plain attribute, or its absence."""
     target = replica.of(own)
     if name in other.__dict__:
         target.__dict__[name] = _translated(replica, pairs, other.__dict__[name])
@@ -127,6 +133,7 @@ def _walked(own, other, name: str) -> bool:
 
 
 def new_wrapper(replica: Replica, own_outer, own, other_outer, pairs) -> nn.Module:
+    """The kernel without the kernel around it, or with one like the other model's."""
     if own_outer is not None:
         return replica.of(own)  # the wrapper goes
     wrapper = _translated(replica, [pair for pair in pairs if pair[0] is not own], other_outer, other_outer)
@@ -136,6 +143,7 @@ def new_wrapper(replica: Replica, own_outer, own, other_outer, pairs) -> nn.Modu
 
 
 def take_data(replica: Replica, own, other, pairs, *, part: str | None = None) -> None:
+    """Training inputs, targets or both, before any transform."""
     target = replica.of(own)
     reference = next(iter(target.parameters()), None)
 

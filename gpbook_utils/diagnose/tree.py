@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import gpytorch
 from torch import nn
 
 from gpbook_utils.diagnose import private
+from gpbook_utils.diagnose.asking import raw_inputs, revert_inputs
 
 
 def modules_of(root: Any) -> Iterator[tuple[str, nn.Module]]:
@@ -52,14 +54,22 @@ def caches_of(root: Any) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def caches_in(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The filled caches of some modules, as :func:`caches_of`."""
     for path, module in modules:
         prefix = f"{path}." if path else ""
         for cache, empty in ((private.prediction_strategy.name, None), (private.memoized.name, {})):
             if module.__dict__.get(cache):
-                yield prefix + cache, lambda m=module, cache=cache, empty=empty: m.__dict__.update({cache: empty})
+                yield prefix + cache, functools.partial(module.__dict__.update, {cache: empty})
+        if raw_inputs(module) is not getattr(module, "train_inputs", None):  # were transformed, perhaps by another
+            yield prefix + "train_inputs", functools.partial(revert_inputs, module)
         names = [name for name in module.__dict__ if name.startswith(private.CACHED)]
         if names:
-            yield f"{prefix}{names[0]}", lambda m=module, names=names: [m.__dict__.pop(n, None) for n in names]
+            yield prefix + names[0], functools.partial(_forget, module, names)
+
+
+def _forget(module: nn.Module, names: list[str]) -> None:
+    for name in names:
+        module.__dict__.pop(name, None)
 
 
 def drop_caches(*roots: Any) -> None:

@@ -6,7 +6,7 @@ Nothing here knows a kernel by name, so that a module that nobody has heard of i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ from gpbook_utils.diagnose.sameness import (
     close,
     equal,
     is_same,
+    rounding_apart,
     same_class,
     same_constraint,
     same_tensor,
@@ -133,11 +134,13 @@ class Walk:
         self.seen: set[tuple[int, int]] = set()
         self.close: list[tuple[nn.Module, nn.Module, str]] = []  # tensors that are equal in the coarser format
 
-    def add(self, cause: str, where: str, a: str, b: str, one_way: Callable, p: Any, q: Any, order: int = 2) -> None:
+    def add(
+        self, cause: str, where: str, described: Sequence[str], one_way: Callable, p: Any, q: Any, order: int = 2
+    ) -> None:
         """``one_way(replica, own, other, pairs)`` makes the copy of ``own`` take over what ``other`` has."""
         forth = functools.partial(one_way, own=p, other=q, pairs=self.pairs)
         back = functools.partial(one_way, own=q, other=p, pairs=Swapped(self.pairs))
-        self.found.append(Difference(cause, where, a, b, forth, back, order))
+        self.found.append(Difference(cause, where, described[0], described[1], forth, back, order))
 
     # Modules ------------------------------------------------------------------------------------------------------
 
@@ -148,14 +151,14 @@ class Walk:
             return
         wrapped = self._wrapped(p, q, path, slot)
         if wrapped is not None:
-            self.modules(*wrapped, path, None)
+            self.modules(wrapped[0], wrapped[1], path, None)
             return
         self.seen.add((id(p), id(q)))
         self.pairs.append((p, q, path))
         same = same_class(type(p), type(q))
         if not same:
             cause = kind_of_class(p, q, path, slot is None)
-            self.add(cause, path, class_name(p), class_name(q), take_class, p, q, order=0)
+            self.add(cause, path, (class_name(p), class_name(q)), take_class, p, q, order=0)
         if isinstance(p, private.VariationalDistribution) and same:
             self._distribution(p, q, path, slot)
             return
@@ -192,7 +195,7 @@ class Walk:
         back = functools.partial(
             change, parent_q, q if outer is q else None, pair[1], p if outer is p else None, Swapped(self.pairs)
         )
-        self.found.append(Difference(cause, path, *described, forth, back, 0))
+        self.found.append(Difference(cause, path, described[0], described[1], forth, back, 0))
         return pair
 
     def _distribution(self, p, q, path, slot) -> None:
@@ -224,7 +227,7 @@ class Walk:
             + ("" if not flags else f", initialised: {bool(private.started(strategy))}")
             for side, strategy in zip((p, q), strategies, strict=True)
         ]
-        self.add("variational-distribution", path, *described, change, (p, strategies[0]), (q, strategies[1]))
+        self.add("variational-distribution", path, described, change, (p, strategies[0]), (q, strategies[1]))
 
     def _parameters(self, p, q, path, names, same: bool) -> None:
         for name in names:
@@ -245,15 +248,17 @@ class Walk:
             if absent:
                 described = ["absent" if t is None else text for t, text in zip((u, v), described, strict=True)]
             cause = "structure" if absent else "constraint"
-            self.add(cause, here, *described, functools.partial(take_both, names=parts), p, q, 1 if absent else 2)
+            self.add(cause, here, described, functools.partial(take_both, names=parts), p, q, 1 if absent else 2)
         elif not same_tensor(u, v):
             if close(u, v):
                 self.close.append((p, q, name))
                 return
+            if name in private.buffers(p) and rounding_apart(u, v):
+                return  # was computed in another order
             cause = kind_of_value(p, q, name, u, v)
             described = [constrained(side, name) for side in (p, q)]
             order = 1 if u is None or v is None or u.shape != v.shape else 2
-            self.add(cause, here, *described, functools.partial(take_tensor, name=name), p, q, order)
+            self.add(cause, here, described, functools.partial(take_tensor, name=name), p, q, order)
 
     def _priors(self, p, q, path) -> None:
         mine, others = private.priors(p, {}), private.priors(q, {})
@@ -264,7 +269,7 @@ class Walk:
                 described = [show_prior(side[0]) for side in (u, v)]
                 if is_same(u[0], v[0]):
                     described[1] += ", of another function of the parameters"
-                self.add("prior", here, *described, functools.partial(take_prior, name=name), p, q)
+                self.add("prior", here, described, functools.partial(take_prior, name=name), p, q)
 
     def _attributes(self, p, q, path, shapes: list[Difference]) -> None:
         """Plain attributes; the numbers that go with a parameter of another shape are taken over together with it."""
@@ -294,7 +299,7 @@ class Walk:
             cause = "not-compared" if problem else kind_of_attribute(p, name, u, v)
             described = ["absent" if value is MISSING else show(value) for value in (u, v) if not problem]
             described = described or [f"{type(value).__name__}, {problem}" for value in (u, v)]
-            self.add(cause, here, *described, change, p, q)
+            self.add(cause, here, described, change, p, q)
         if sizes and len(shapes) > 1:  # one number of mixtures, and so several parameters of another shape
             name, u, v = sizes[0]
             one = joined(shapes[0].cause, path, shapes, f"{name} {show(u)}", f"{name} {show(v)}")
@@ -324,4 +329,4 @@ class Walk:
                 self.modules(u, v, here, (p, q, name))
             elif (u is None) != (v is None) and same:
                 described = ["absent" if child is None else class_name(child) for child in (u, v)]
-                self.add(kind_of_child(name), here, *described, functools.partial(take_child, name=name), p, q, 0)
+                self.add(kind_of_child(name), here, described, functools.partial(take_child, name=name), p, q, 0)
