@@ -1,6 +1,7 @@
 """Faults that people reported, rebuilt: what the user sees is what is compared, and silence says what it covers."""
 
 import copy
+import io
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from gpytorch.means import ConstantMean
 from kinds import HAS_BOTORCH, Exact, Nested, number, of
 from torch import nn
 
-from gpbook_utils.diagnose import check_model, explain_difference
+from gpbook_utils.diagnose import check_model, explain_difference, progress
 from gpbook_utils.diagnose.__main__ import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -433,6 +434,19 @@ def test_the_command_line(tmp_path, capsys):
     said = capsys.readouterr().out.split("\n{", 1)[1]
     assert json.loads("{" + said)["findings"][0]["where"] == "likelihood.noise_covar.raw_noise"
     assert main([f"{script}:nobody", "--x", f"{script}:x"]) == 2 and "nobody" in capsys.readouterr().err
+
+
+def test_a_terminal_hears_of_readings_after_two_seconds_and_nothing_else_does(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    for stream, heard in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        check_model(exact(), grid())
+        assert ("readings" in stream.getvalue()) is heard
+    assert "\r" not in stream.getvalue()
 
 
 @pytest.mark.deep

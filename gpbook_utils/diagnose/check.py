@@ -13,6 +13,7 @@ from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, read
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.diagnose.inputs import members, subject
 from gpbook_utils.diagnose.numerics import NUMERICAL, as_notes, unknown_noise
+from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import CHECKED, RAISED, message
 from gpbook_utils.diagnose.readings import (
     CALL_COVARIANCE,
@@ -56,7 +57,7 @@ def check_model(
         model: an exact or approximate GP; called as it is, with its mode and caches. Of a model with ``posterior``, as
             BoTorch's, that is what is asked; of a list of models each member.
         x: inputs of shape (m, d) or (..., m, d), or a tuple of them, in the model's format. Of more than 1,000 rows,
-            or more than a million divided by the number of training points, some are taken, and the report says so.
+            or more than 250,000 divided by the number of training points, some are taken, and the report says so.
         y: targets at x, for the ELBO of an approximate GP.
         likelihood: the model's, where it is no attribute of it.
 
@@ -82,7 +83,7 @@ def check_model(
         reports = {m.name: check_model(m.model, m.x, y=y, likelihood=m.likelihood) for m in parts}
         return merged(reports, f"{len(parts)} models, each with itself")
     side, notes = subject("model", model, x, y, likelihood)
-    with undisturbed():
+    with undisturbed(), progress():
         before = read(side, *side.replica().roots)
         report = _checked(side, before, notes)
     return with_warnings(report, [side], [before])
@@ -124,7 +125,8 @@ def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
 def _report(case: Case, notes: list[str]) -> Report:
     before, rounding = case.before, case.rounding
     calm = beyond_cholesky(case.subject) and not changed_settings().keys() - EXACT
-    clean = case.calm if calm else _clean(case.subject)
+    usual = calm or not (case.found or changed_settings() or beyond_cholesky(case.subject))
+    clean = case.calm if usual else _clean(case.subject)
     if before.values.keys() - {*CALLS} - clean.values.keys():
         clean = case.fresh  # the exact settings raise where the model's own do not
     shown = [name for name in names(before) if name not in CALLS]

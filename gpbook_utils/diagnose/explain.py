@@ -16,10 +16,12 @@ from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import both_subjects, paired
 from gpbook_utils.diagnose.memory import shared_between
 from gpbook_utils.diagnose.numerics import unknown_noise
+from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import RAISED, message
 from gpbook_utils.diagnose.readings import (
     CALLS,
     COVARIANCE,
+    LARGE,
     MEAN,
     POSTERIOR_OF,
     PREDICTIVE,
@@ -28,6 +30,7 @@ from gpbook_utils.diagnose.readings import (
     Subject,
     distance,
     names,
+    number_of_data,
     read,
 )
 from gpbook_utils.diagnose.remedies import cured
@@ -62,7 +65,7 @@ def explain_difference(
             ``posterior``, as BoTorch's, that is what is asked; lists of models are compared member by member.
         model_b: the other one.
         x: inputs of shape (m, d) or (..., m, d), or a tuple of them for a model of several inputs, in the format of
-            one of the models. Of more than 1,000 rows, or more than a million divided by the number of training
+            one of the models. Of more than 1,000 rows, or more than 250,000 divided by the number of training
             points, some are taken, and the report says so.
         y: targets at x of shape (m,), for the ELBO of approximate GPs; without them their KL term is compared.
         likelihood_a: that of ``model_a``, where it is no attribute of it.
@@ -103,7 +106,7 @@ def explain_difference(
         )
     if model_a is model_b:
         notes.append("model_a and model_b are the same object")
-    with undisturbed():
+    with undisturbed(), progress():
         before = [read(side, *side.replica().roots) for side in (a, b)]
         report = _Explanation(a, b, before, notes).report()
     return with_warnings(report, [a, b], before)
@@ -180,7 +183,7 @@ class _Explanation:
         )  # of a likelihood that never repeats, any value is found
         findings, cure = ranked(self.findings, roots), ""
         if unequal:
-            findings, cure = cured(a, b, findings, shown, rounding)
+            findings, cure = cured(a, b, findings, shown, rounding, fresh)
         quantities = {name: quantity(name, (self.before[0], self.before[1]), (last, fresh[1]), rounding)
                       for name in shown}  # fmt: skip
         levels = {name: rounding.levels.get(name, 0.0) for name in shown}
@@ -263,7 +266,11 @@ class _Exchange:
         return state
 
     def _pair(self, difference: Difference) -> tuple[Reading, Reading]:
-        return self._reading(self.a, [difference.onto_a]), self._reading(self.b, [difference.onto_b])
+        mine = self._reading(self.a, [difference.onto_a])
+        large = (
+            number_of_data(self.a.model) > LARGE and MEAN in mine.values
+        )  # what another fault masks shows in sequence
+        return mine, self.fresh[1] if large else self._reading(self.b, [difference.onto_b])
 
     def _breaks(self, mine: Reading, others: Reading) -> bool:
         """Whether models that can be called cannot be called after the exchange."""

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from types import ModuleType
+from typing import Any
 
 import gpytorch
 import linear_operator
@@ -149,6 +150,18 @@ def told(caught: Iterable[warnings.WarningMessage]) -> list[str]:
         if ours and not text.startswith("The input matches"):
             texts.append(f"{warning.category.__name__}: {text[:240]}")
     return list(dict.fromkeys(texts))
+
+
+def states() -> tuple[Any, ...]:
+    """The states of the generators that :func:`seed` sets, to be compared with :func:`drew_since`."""
+    return torch.default_generator.get_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+
+
+def drew_since(before: tuple[Any, ...]) -> bool:
+    """Whether a random number was drawn since the states were read; on an accelerator it is not known, and yes."""
+    now = states()
+    same = torch.equal(before[0], now[0]) and bool((before[1] == now[1]).all()) and before[2] == now[2]
+    return not same or torch.cuda.is_initialized() or torch.backends.mps.is_available()
 
 
 def seed(number: int) -> None:

@@ -15,7 +15,7 @@ from gpbook_utils.diagnose.naming import code_path
 from gpbook_utils.diagnose.readings import Subject, dtype_of, far_out, number_of_data
 
 MAX_ROWS = 1000
-MAX_ENTRIES = 10**6  # of the covariance between the rows of x and the training points
+MAX_ENTRIES = 250_000  # of the covariance between the rows of x and the training points
 OUTERMOST = 10  # rows that are kept in any case: a fault may lie in one far point
 
 

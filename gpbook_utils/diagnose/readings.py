@@ -28,7 +28,8 @@ from gpbook_utils.diagnose.asking import (
     strategy_of,
 )
 from gpbook_utils.diagnose.copying import Replica
-from gpbook_utils.diagnose.guard import seed
+from gpbook_utils.diagnose.guard import drew_since, seed, states
+from gpbook_utils.diagnose.progress import step
 from gpbook_utils.diagnose.tree import caches_in, drop_caches, modules_of
 
 PRIOR, MEAN, COVARIANCE = "prior covariance", "posterior mean", "posterior covariance"
@@ -80,6 +81,7 @@ class Reading:
         absent: why others are not there.
         said: what a value is where it is not what its name says, such as variances alone.
         warnings: what was warned of.
+        drew: whether random numbers were drawn.
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Reading:
     absent: dict[str, str] = field(default_factory=dict)
     said: dict[str, str] = field(default_factory=dict)
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
+    drew: bool = False
 
 
 def read(subject: Subject, model, likelihood, *, call: bool = True, number: int = 0, only=None) -> Reading:
@@ -117,6 +120,7 @@ def read(subject: Subject, model, likelihood, *, call: bool = True, number: int 
             if needed & set(ONE_NUMBER):
                 reader.objective()
     reader.reading.warnings = caught
+    step()
     return reader.reading
 
 
@@ -131,6 +135,7 @@ class _Reader:
     def _answer(self, mean: str | None, covariance: str, call: Callable[[], Any]) -> Answer | None:
         """Ask, and keep mean and covariance under these names, or the error."""
         seed(self.number)
+        before = states()
         try:
             answer = answer_of(call())
             if answer.said:
@@ -146,6 +151,8 @@ class _Reader:
             text = f"{type(error).__name__}: {error}"
             self.reading.failures |= {name: text for name in (mean, covariance) if name is not None}
             return None
+        finally:
+            self.reading.drew |= drew_since(before)
 
     def call(self) -> Answer | None:
         """The user's call under the user's settings. In evaluation mode and without caches it is the posterior too."""
@@ -220,10 +227,12 @@ class _Reader:
         if name is None or compute is None:
             return
         seed(self.number)
+        before = states()
         try:
             self.reading.values[name] = wide(compute())
         except Exception as error:
             self.reading.failures[name] = f"{type(error).__name__}: {error}"
+        self.reading.drew |= drew_since(before)
 
     def _objective(self) -> tuple[str | None, Callable[[], Tensor] | None]:
         model, likelihood, gp = self.model, self.likelihood, core(self.model)
@@ -316,6 +325,9 @@ def far_out(x: Tensor) -> Tensor:
     median = flat.median(dim=-2, keepdim=True).values
     spread = flat.std(dim=-2, keepdim=True, correction=0).clamp_min(torch.finfo(torch.float64).tiny)
     return ((flat - median) / spread).abs().amax(dim=-1).amax(dim=0)
+
+
+LARGE = 500  # numbers that an exact GP is conditioned on, above which a diagnosis makes fewer readings
 
 
 def number_of_data(model: nn.Module) -> int:

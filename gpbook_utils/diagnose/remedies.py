@@ -230,7 +230,7 @@ def _works(a: Subject, b: Subject, code: str, finding: Finding) -> bool:
 
 
 def cured(
-    a: Subject, b: Subject, findings: tuple[Finding, ...], names: list[str], rounding: Rounding
+    a: Subject, b: Subject, findings: tuple[Finding, ...], names: list[str], rounding: Rounding, fresh: list[Reading]
 ) -> tuple[tuple[Finding, ...], str]:
     """The findings of two models with their lines of code, and what all lines together leave."""
     mended, lines = [], []
@@ -243,17 +243,19 @@ def cured(
         lines += [code] * bool(code)
     if not lines:
         return tuple(mended), ""
-    copies = _Copies(a, b)
+    copies, calls = _Copies(a, b), any(name in CALLS for name in names)
     whole = sorted(lines, key=lambda line: (".train(), " in line, "deepcopy" not in line))  # parts, values, caches
     ran = all([copies.run(line) for line in whole if not line.startswith("with ")])
     with contextlib.ExitStack() as stack:
         if any(line.startswith("with ") for line in lines) and beyond_cholesky(a, b):
             for context in exact():
                 stack.enter_context(context)
-        after = [copies.reading(side) for side in (a, b)]
+        touched = [any(re.search(rf"{side.name}\b", line.partition(" = ")[0]) for line in lines) for side in (a, b)]
+        pairs = zip((a, b), touched, fresh, strict=True)
+        after = [copies.reading(side) if touch or calls else old for side, touch, old in pairs]
     left = {name: distance(name, *after) for name in names}
     left = {name: size for name, size in left.items() if size > rounding.levels.get(name, 0.0)}
-    count = sum(len(ast.parse(line + "\n    pass" * line.startswith("with ")).body) for line in lines)
+    count = sum(len(ast.parse(line).body) for line in lines)
     what = "this line" if count == 1 else "these lines"
     if not ran:
         return tuple(replace(f, code="") for f in mended), ""
@@ -280,9 +282,9 @@ def _alone(name: str, cause: str, where: str, n: int) -> Iterator[str]:
     elif cause == "other-likelihood":
         yield f"{name}{code_path(where)} = {name}.likelihood"
     elif cause in ("random-probes", "cholesky-switch"):
-        yield f"with gpytorch.settings.max_cholesky_size({n or 'n'}):  # train and predict in it"
+        yield f"with gpytorch.settings.max_cholesky_size({n or 10**6}):\n    ...  # train and predict here, with both models"
     elif cause == "love":
-        yield "with gpytorch.settings.fast_pred_var(False):  # train and predict in it"
+        yield "with gpytorch.settings.fast_pred_var(False):\n    ...  # predict here"
 
 
 def cured_alone(case: Case, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -16,6 +16,7 @@ from gpbook_utils.diagnose.readings import (
     CALL_COVARIANCE,
     CALL_MEAN,
     CALLS,
+    LARGE,
     MEAN,
     ONE_NUMBER,
     POSTERIOR_OF,
@@ -26,6 +27,7 @@ from gpbook_utils.diagnose.readings import (
     distance,
     dtype_of,
     names,
+    number_of_data,
     read,
     wide,
 )
@@ -43,7 +45,7 @@ class Rounding:
         levels: for each quantity the relative difference that rounding explains: the smaller of
             :math:`2 n u \kappa` times the cancellation (see :mod:`gpbook_utils.compare`), and thirty times what is
             measured when every parameter and training value is moved by one unit in its last place.
-        bounded: whether ``condition_number`` is an upper bound, as of matrices with more than 1,200 rows.
+        bounded: whether ``condition_number`` is an upper bound, as of matrices with more than 500 rows.
     """
 
     dtype: torch.dtype
@@ -53,7 +55,7 @@ class Rounding:
 
 
 DRAWS, MARGIN = 2, 30
-MAX_EIGEN = 1200  # rows of a matrix whose eigenvalues are computed
+MAX_EIGEN = 500  # rows of a matrix whose eigenvalues are computed
 
 
 def rounding_of(subject: Subject, base: Reading) -> Rounding:
@@ -62,7 +64,7 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
     u = unit_roundoff(dtype)
     kappa, size = _condition(subject)
     moved: dict[str, float] = {}
-    for draw in range(DRAWS):
+    for draw in range(DRAWS if number_of_data(subject.model) <= LARGE else 1):
         replica = subject.replica()
         model, likelihood = replica.roots
         drop_caches(model, likelihood)
