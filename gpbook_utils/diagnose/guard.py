@@ -154,7 +154,8 @@ def told(caught: Iterable[warnings.WarningMessage]) -> list[str]:
 
 def states() -> tuple[Any, ...]:
     """The states of the generators that :func:`seed` sets, to be compared with :func:`drew_since`."""
-    return torch.default_generator.get_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    return torch.default_generator.get_state(), numpy_state[1], random.getstate()
 
 
 def drew_since(before: tuple[Any, ...]) -> bool:

@@ -215,9 +215,9 @@ def _columns(model) -> int | None:
 
 
 def _check_format(subjects: list[Subject]) -> None:
-    formats = [dtype_of(side.model) for side in subjects]
-    devices = [next((p.device for p in side.model.parameters()), torch.device("cpu")) for side in subjects]
     x = subjects[0].inputs[0]
+    formats = [dtype_of(side.model, x.dtype) for side in subjects]
+    devices = [next((p.device for p in side.model.parameters()), x.device) for side in subjects]
     named = [f"{side.name} is in {f} on {d}" for side, f, d in zip(subjects, formats, devices, strict=True)]
     tensors = [t for s in subjects for t in (*s.model.parameters(), *(getattr(s.model, "train_inputs", None) or ()))]
     if x.dtype not in formats and x.dtype not in {tensor.dtype for tensor in tensors}:

@@ -102,7 +102,7 @@ def _candidates(a: Subject, b: Subject, finding: Finding) -> Iterator[str]:
             yield f"{lines}\n{coarse.name}.set_train_data({fine.name}.train_inputs, {fine.name}.train_targets)"
         yield lines
         yield f"{coarse.name}.double()"
-    elif place is None:
+    elif place is None or not place.leaf:
         return
     elif finding.cause in DATA:
         yield from _data(place)
@@ -282,7 +282,7 @@ def _alone(name: str, cause: str, where: str, n: int) -> Iterator[str]:
     elif cause == "other-likelihood":
         yield f"{name}{code_path(where)} = {name}.likelihood"
     elif cause in ("random-probes", "cholesky-switch"):
-        yield f"with gpytorch.settings.max_cholesky_size({n or 10**6}):\n    ...  # train and predict here, with both models"
+        yield f"with gpytorch.settings.max_cholesky_size({n or 10**6}):\n    ...  # train and predict here, every model"
     elif cause == "love":
         yield "with gpytorch.settings.fast_pred_var(False):\n    ...  # predict here"
 

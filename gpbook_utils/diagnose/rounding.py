@@ -60,7 +60,7 @@ MAX_EIGEN = 500  # rows of a matrix whose eigenvalues are computed
 
 def rounding_of(subject: Subject, base: Reading) -> Rounding:
     """Measure what rounding does to a model; ``base`` is its reading."""
-    dtype = dtype_of(subject.model)
+    dtype = dtype_of(subject.model, subject.inputs[0].dtype)
     u = unit_roundoff(dtype)
     kappa, size = _condition(subject)
     moved: dict[str, float] = {}

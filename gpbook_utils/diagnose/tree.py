@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gpytorch
+from gpytorch.kernels import Kernel
 from torch import nn
 
 from gpbook_utils.diagnose import private
@@ -62,7 +63,8 @@ def caches_in(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, C
                 yield prefix + cache, functools.partial(module.__dict__.update, {cache: empty})
         if raw_inputs(module) is not getattr(module, "train_inputs", None):  # were transformed, perhaps by another
             yield prefix + "train_inputs", functools.partial(revert_inputs, module)
-        names = [name for name in module.__dict__ if name.startswith(private.CACHED)]
+        keeps = isinstance(module, Kernel | private.VariationalStrategy)
+        names = [name for name in module.__dict__ if keeps and name.startswith(private.CACHED)]
         if names:
             yield prefix + names[0], functools.partial(_forget, module, names)
 
