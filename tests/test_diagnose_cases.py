@@ -203,8 +203,9 @@ def test_noise_that_is_not_known_at_x_is_a_note_a_verdict_and_a_cause():
 def test_the_users_debug_setting_is_in_force_for_the_users_call():
     """cornellius-gp/gpytorch#1100: samples that were loaded beside the training data of one model."""
     x, y = lines_x(12)
-    samples = {"covar_module.base_kernel.raw_lengthscale": torch.randn(5, 1, 1, dtype=D),
-               "likelihood.noise_covar.raw_noise": torch.randn(5, 1, dtype=D)}  # fmt: skip
+    shapes = {"covar_module.base_kernel.raw_lengthscale": (5, 1, 1), "covar_module.raw_outputscale": (5,),
+              "likelihood.noise_covar.raw_noise": (5, 1), "mean_module.raw_constant": (5,)}  # fmt: skip
+    samples = {name: torch.linspace(-1, 1, 5, dtype=D).reshape(shape) for name, shape in shapes.items()}
 
     def loaded(expanded):
         model = Exact(x, y, ScaleKernel(RBFKernel())).double()
@@ -215,12 +216,11 @@ def test_the_users_debug_setting_is_in_force_for_the_users_call():
             model.set_train_data(x.expand(5, 12, 1).contiguous(), y.expand(5, 12).contiguous(), strict=False)
         return model
 
-    torch.manual_seed(0)
-    report = check_model(loaded(False), grid())
-    assert (
-        found(report)[0] in ("training-data", "call-raises")
-        and "raised" in report.findings[0].detail + report.findings[0].a
-    )
+    (finding,) = check_model(loaded(False), grid()).findings
+    assert (finding.cause, finding.where, finding.b) == ("training-data", "train_inputs", "shape (5, 12, 1)")
+    assert set(finding.effect) == {"your call: mean", "your call: covariance"}
+    with gpytorch.settings.debug(False):
+        assert places(check_model(loaded(False), grid())) == [("setting", "gpytorch.settings.debug")]
     assert check_model(loaded(True), grid().expand(5, 12, 1)).findings == ()
 
 
