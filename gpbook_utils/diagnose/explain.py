@@ -15,17 +15,15 @@ from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, reading_aft
 from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import both_subjects, paired
 from gpbook_utils.diagnose.memory import shared_between
-from gpbook_utils.diagnose.numerics import unknown_noise
+from gpbook_utils.diagnose.numerics import noise_in_code, unknown_noise
 from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import RAISED, message
 from gpbook_utils.diagnose.readings import (
     CALLS,
-    COVARIANCE,
     LARGE,
     MEAN,
     POSTERIOR_OF,
     PREDICTIVE,
-    PRIOR,
     Reading,
     Subject,
     distance,
@@ -196,7 +194,7 @@ class _Explanation:
 
     def _named(self, difference: Difference, effect: dict[str, float], fresh: list[Reading]) -> Finding:
         cause, described, detail = difference.cause, (difference.a, difference.b), difference.detail
-        if cause in ("model-class", "forward-code") and (noisy := _noise_in_code(self.a, self.b, difference, fresh)):
+        if cause in ("model-class", "forward-code") and (noisy := noise_in_code(self.a, self.b, difference, fresh)):
             cause, detail = "latent-against-observed", f"{noisy} adds the noise."
             described = ("f", "y") if noisy == self.b.name else ("y", "f")
         silent = [f"{s.name} adds none: {why}." for s, why in zip((self.a, self.b), self.silent, strict=True) if why]
@@ -328,29 +326,3 @@ def _of(side: Subject, finding: Finding) -> Finding:
     mark = f"{side.name}: {finding.where}" if finding.where else side.name
     there = (finding.a, finding.b) if side.name.endswith("a") else (finding.b, finding.a)
     return replace(finding, where=mark, a=there[0], b=there[1])
-
-
-def _noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[Reading]) -> str:
-    """Is the difference that other code makes the noise on the diagonal of the prior? Then which model has it?"""
-    replica = a.replica()
-    drop_caches(*replica.roots)
-    try:
-        difference.onto_a(replica)
-    except Exception:
-        return ""
-    after = read(a, *replica.roots, call=False, only=(PRIOR, COVARIANCE))
-    held = [getattr(side.likelihood, "noise", None) for side in (a, b)]
-    noises = [float(noise) for noise in held if isinstance(noise, Tensor) and noise.numel() == 1]
-    for name in (PRIOR, COVARIANCE):
-        p, q = fresh[0].values.get(name), after.values.get(name)
-        if p is None or q is None or p.shape != q.shape or torch.equal(p, q):
-            continue
-        gap = q - p
-        diagonal = gap.diagonal(dim1=-2, dim2=-1)
-        constant = float(diagonal.mean())
-        rest = gap - torch.diag_embed(torch.full_like(diagonal, constant))
-        multiple = float(rest.norm() / gap.norm()) <= 1e-3
-        if multiple and any(abs(abs(constant) - noise) <= 1e-3 * noise for noise in noises):
-            return "model_b" if constant > 0 else "model_a"
-        return ""
-    return ""

@@ -35,8 +35,10 @@ from gpbook_utils.diagnose.readings import (
     distance,
     dtype_of,
     far_out,
+    read,
 )
-from gpbook_utils.diagnose.tree import modules_of
+from gpbook_utils.diagnose.tree import drop_caches, modules_of
+from gpbook_utils.diagnose.walk import Difference
 
 
 def _gradients(case: Case) -> Iterator[Trial]:
@@ -264,3 +266,29 @@ def as_notes(case: Case) -> list[str]:
     other = replace(case, found=[], notes=[])
     run(other, ROUNDED)
     return [f"{f.where} is {f.a}: a Python float, rounded to float32 on its way in" for f in other.found]
+
+
+def noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[Reading]) -> str:
+    """Is the difference that other code makes the noise on the diagonal of the prior? Then which model has it?"""
+    replica = a.replica()
+    drop_caches(*replica.roots)
+    try:
+        difference.onto_a(replica)
+    except Exception:
+        return ""
+    after = read(a, *replica.roots, call=False, only=(PRIOR, COVARIANCE))
+    held = [getattr(side.likelihood, "noise", None) for side in (a, b)]
+    noises = [float(noise) for noise in held if isinstance(noise, Tensor) and noise.numel() == 1]
+    for name in (PRIOR, COVARIANCE):
+        p, q = fresh[0].values.get(name), after.values.get(name)
+        if p is None or q is None or p.shape != q.shape or torch.equal(p, q):
+            continue
+        gap = q - p
+        diagonal = gap.diagonal(dim1=-2, dim2=-1)
+        constant = float(diagonal.mean())
+        rest = gap - torch.diag_embed(torch.full_like(diagonal, constant))
+        multiple = float(rest.norm() / gap.norm()) <= 1e-3
+        if multiple and any(abs(abs(constant) - noise) <= 1e-3 * noise for noise in noises):
+            return "model_b" if constant > 0 else "model_a"
+        return ""
+    return ""
