@@ -8,7 +8,7 @@ import gpytorch
 import linear_operator
 import pytest
 import torch
-from diagnosed import exact, grid, sparse, variational
+from diagnosed import exact, grid, multitask, sparse, variational
 from gpytorch.constraints import Interval
 from gpytorch.kernels import Kernel, RBFKernel, RFFKernel
 from gpytorch.variational import CholeskyVariationalDistribution, UnwhitenedVariationalStrategy
@@ -38,6 +38,7 @@ EXAMPLES = {
     Kernel: RBFKernel,
     RFFKernel: lambda: RFFKernel(num_samples=2, num_dims=1),
     gpytorch.models.ExactGP: lambda: called(exact()),
+    gpytorch.distributions.MultitaskMultivariateNormal: lambda: multitask()(grid()),
     private.VariationalStrategy: lambda: called(variational()).variational_strategy,
     private.VariationalDistribution: lambda: CholeskyVariationalDistribution(2),
     **{setting: lambda setting=setting: setting for setting in (

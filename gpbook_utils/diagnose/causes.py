@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from gpbook_utils.diagnose.computed import COMPUTED, Cause
 
-
-class Cause(NamedTuple):
-    """What a finding says of its cause: two sentences, and the number of the chapter that measures it."""
-
-    explanation: str
-    remedy: str
-    chapter: int
-
-
-CAUSES = {
+CAUSES: dict[str, Cause] = {
     # Faults of the object, which make other differences: named first.
     "shared-parameters": Cause(
         "Both models hold this very object, so training or editing one changes the other.",
@@ -40,7 +31,7 @@ CAUSES = {
     "mode": Cause(
         "In training mode the call answers another question than in evaluation mode: of an exact GP the prior instead "
         "of the posterior.",
-        "Call model.eval() and likelihood.eval() before predicting, on both models.",
+        "Call model.eval() and likelihood.eval() before predicting, on both models; keep modules in nn.ModuleList.",
         2,
     ),
     "target-shape": Cause(
@@ -52,6 +43,30 @@ CAUSES = {
     "no-training-data": Cause(
         "Training data are no part of a state_dict. Without them the model answers with its prior.",
         "model.set_train_data(x, y, strict=False).",
+        2,
+    ),
+    "skipped-transform": Cause(
+        "Rows were appended to transformed training inputs as they came, without the model's input transform.",
+        "Use condition_on_observations of a current release, or build the model on all data and load the state_dict.",
+        2,
+    ),
+    "other-likelihood": Cause(
+        "A part of the model holds a likelihood of its own, as the copy of a sparse kernel does: its noise is another "
+        "than the model's, and training moves both.",
+        "Hand the model's likelihood to the part after copying.",
+        2,
+    ),
+    "collapsed-inputs": Cause(
+        "Training inputs coincide that were different before a cast: float32 holds seven digits, so that times far "
+        "from their origin become a few numbers. What was lost before does not come back with double().",
+        "Subtract the origin, in float64, in the line that makes the tensor: torch.tensor(t - t[0], "
+        "dtype=torch.float64), before any cast.",
+        7,
+    ),
+    "unscaled-targets": Cause(
+        "At these hyperparameters the targets are impossible: scaled to mean zero and variance one, they would be more "
+        "likely by at least ten nats each. Starting values and priors are made for such targets.",
+        "Standardise the targets, and undo it in predictions; or train, with a mean and an outputscale.",
         2,
     ),
     "not-finite": Cause(
@@ -68,6 +83,33 @@ CAUSES = {
         "The call raised an error, and none of the changes tried here made it go away.",
         "See the message.",
         11,
+    ),
+    "not-positive-definite": Cause(
+        "The matrix that is factorised is not positive definite in this format: rows that lie close together, little "
+        "noise and a coarse format make its least eigenvalue zero or negative.",
+        "float64 from the first tensor on; then a larger noise, or one row in place of those that repeat each other.",
+        8,
+    ),
+    "length": Cause(
+        "Training inputs, targets and fixed noise must have one length.",
+        "Give all of them anew: set_train_data(x, y, strict=False), and a likelihood with one noise for each target.",
+        2,
+    ),
+    "number-of-inputs": Cause(
+        "The model is called with another number of tensors than its forward takes.",
+        "Pass x as a tuple of the tensors that forward takes.",
+        11,
+    ),
+    "shape-of-x": Cause(
+        "x does not have the shape that the model was built for.",
+        "Give x the columns of the training inputs, in their order.",
+        11,
+    ),
+    "noise-not-given": Cause(
+        "A likelihood of fixed noise knows the noise of the training points only. At other points it adds none, or "
+        "raises.",
+        "Pass the noise of x: likelihood(model(x), noise=...).",
+        2,
     ),
     # Differences in state.
     "parameter": Cause("The parameter has another value.", "Set it, or load the state_dict.", 2),
@@ -106,6 +148,32 @@ CAUSES = {
         "A buffer, state that is not trained, has another value or shape.",
         "Build both with the same arguments, then load the whole state_dict.",
         2,
+    ),
+    "stale-buffer": Cause(
+        "A buffer keeps what was computed from earlier parameters: a call in training mode fills it anew, and then the "
+        "model answers otherwise.",
+        "Compute it in forward, or whenever the parameters change.",
+        2,
+    ),
+    "input-transform": Cause(
+        "The models transform their inputs differently, so equal lengthscales are lengths in other units.",
+        "Give both the same input_transform, with the same bounds.",
+        2,
+    ),
+    "outcome-transform": Cause(
+        "The models transform their targets differently, and so they answer in other units or of another quantity.",
+        "Give both the same outcome_transform.",
+        2,
+    ),
+    "fixed-noise": Cause(
+        "The noise of the training points is fixed, and another. It is no part of the state_dict.",
+        "Build both likelihoods with the same noise, which is a variance.",
+        2,
+    ),
+    "noise-clamped": Cause(
+        "The given noise was below the setting min_fixed_noise, and was raised to it.",
+        "with gpytorch.settings.min_fixed_noise(...) around building, or larger noise for both.",
+        8,
     ),
     "active-dims": Cause("The kernels look at other columns of x.", "Set active_dims when building the kernel.", 2),
     "random-features": Cause(
@@ -179,16 +247,16 @@ CAUSES = {
         "Use one class of strategy; do not load one's state_dict into the other.",
         4,
     ),
-    "training-inputs": Cause("The training inputs differ.", "Train on the same data.", 2),
-    "training-targets": Cause("The training targets differ.", "Train on the same data.", 2),
-    "training-data": Cause("The training data differ in number or shape.", "Train on the same data.", 2),
+    "training-inputs": Cause("The training inputs differ.", "Give both the same data.", 2),
+    "training-targets": Cause("The training targets differ.", "Give both the same data.", 2),
+    "training-data": Cause("The training data differ in number or shape.", "Give both the same data.", 2),
     "scaled-inputs": Cause(
         "The training inputs are the same up to shift and scale: one model was normalised, the other not.",
         "One preprocessing for both, also for x, and lengthscales in its units.",
         2,
     ),
     "scaled-targets": Cause(
-        "The targets are the same up to shift and scale: one model was standardised, the other not.",
+        "The targets are the same up to shift and scale: standardised differently, or only those of one model.",
         "One preprocessing for both, and undo it in predictions.",
         2,
     ),
@@ -213,62 +281,11 @@ CAUSES = {
         "Compare model(x) with model(x), or likelihood(model(x)) with likelihood(model(x)).",
         2,
     ),
-    # How it is computed.
-    "random-probes": Cause(
-        "Above max_cholesky_size the likelihood is estimated with fresh random probes, so two calls on one model "
-        "differ.",
-        "gpytorch.settings.max_cholesky_size(n), or fast_computations(False, False, False); or seed before each call.",
-        6,
-    ),
-    "cholesky-switch": Cause(
-        "Above max_cholesky_size the solver is conjugate gradients, which stops early: repeatable, and wrong.",
-        "gpytorch.settings.max_cholesky_size(n), or a smaller eval_cg_tolerance.",
-        6,
-    ),
-    "love": Cause(
-        "fast_pred_var replaces the solve by a low-rank cache.",
-        "Leave it off, or float64 and a larger max_root_decomposition_size.",
-        6,
-    ),
-    "setting": Cause("A global setting is not at its default.", "Use the setting as a context manager.", 6),
-    "random-initialisation": Cause(
-        "q(u) is drawn at the first call: its mean starts at random numbers.",
-        "Seed before the first call, or mean_init_std=0.",
-        5,
-    ),
-    "random-call": Cause(
-        "Two calls on the same model give different numbers.",
-        "Find what draws random numbers: dropout (also in the training objective of a model in evaluation mode), "
-        "sampling, random features; seed before each call.",
-        5,
-    ),
-    "grad-mode": Cause(
-        "With gradients another code path is taken than under torch.no_grad().",
-        "Evaluate both under torch.no_grad().",
-        7,
-    ),
-    "batch-dependence": Cause(
-        "What is said of one point depends on who else is in the call: distances are centred on the mean of the call, "
-        "a layer normalises over it, or a grid is laid over its points.",
-        "float64; predict far points apart from the others.",
-        7,
-    ),
-    "far-from-origin": Cause(
-        "The inputs are so large against the lengthscale that a unit in their last place is seen in the covariance.",
-        "Centre the inputs before casting them to float32, or use float64.",
-        7,
-    ),
-    "jitter-added": Cause(
-        "The Cholesky factorisation failed, and jitter was added until it did not: another model was solved.",
-        "float64, more noise, or fewer near-duplicate points.",
-        8,
-    ),
-    "variance-clamped": Cause(
-        "Variances below the setting min_variance are raised to it; those of the covariance matrix are not.",
-        "float64; read the diagonal of the covariance matrix.",
-        8,
-    ),
 }
+CAUSES |= COMPUTED
 
 # Causes that make other differences, and so come first whatever their own size.
-ROOTS = ("shared-with-data", "shared-within-model", "shared-parameters")
+ROOTS = (
+    "shared-with-data", "shared-within-model", "shared-parameters", "not-positive-definite", "length",
+    "number-of-inputs", "noise-not-given", "skipped-transform", "collapsed-inputs",
+)  # fmt: skip

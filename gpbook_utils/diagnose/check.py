@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 
-import gpytorch
 from torch import Tensor, nn
 
-from gpbook_utils.diagnose import selfcheck
+from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, held_caches
+from gpbook_utils.diagnose.contents import HELD, JUDGED
+from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
-from gpbook_utils.diagnose.inputs import subject
+from gpbook_utils.diagnose.inputs import members, subject
+from gpbook_utils.diagnose.numerics import NUMERICAL, as_notes, unknown_noise
+from gpbook_utils.diagnose.progress import progress
+from gpbook_utils.diagnose.raised import CHECKED, RAISED, message
 from gpbook_utils.diagnose.readings import (
     CALL_COVARIANCE,
     CALL_MEAN,
@@ -18,18 +22,21 @@ from gpbook_utils.diagnose.readings import (
     COVARIANCE,
     MEAN,
     ONE_NUMBER,
+    PREDICTIVE,
     Reading,
     Subject,
     distance,
-    drop_caches,
     names,
-    number_of_data,
     read,
-    rounding_of,
 )
-from gpbook_utils.diagnose.report import Finding, Report, others_failed, quantity, ranked, with_warnings
+from gpbook_utils.diagnose.remedies import cured_alone
+from gpbook_utils.diagnose.report import Finding, Report
+from gpbook_utils.diagnose.rounding import rounding_of
+from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
+from gpbook_utils.diagnose.tree import drop_caches
 
-EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what selfcheck.exact() sets
+EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what experiments.exact() sets
+TITLE = "one model, with itself"
 
 
 def check_model(
@@ -47,9 +54,10 @@ def check_model(
     model is left as it is. A model that is called in training mode, where it gives its prior, is a finding too.
 
     Args:
-        model: an exact or approximate GP; called as it is, with its mode and caches.
+        model: an exact or approximate GP; called as it is, with its mode and caches. Of a model with ``posterior``, as
+            BoTorch's, that is what is asked; of a list of models each member.
         x: inputs of shape (m, d) or (..., m, d), or a tuple of them, in the model's format. Of more than 1,000 rows,
-            or more than a million divided by the number of training points, some are taken, and the report says so.
+            or more than 250,000 divided by the number of training points, some are taken, and the report says so.
         y: targets at x, for the ELBO of an approximate GP.
         likelihood: the model's, where it is no attribute of it.
 
@@ -70,62 +78,57 @@ def check_model(
     >>> [(finding.cause, finding.where) for finding in check_model(model, x + 0.1).findings]
     [('stale-cache', 'prediction_strategy')]
     """
+    parts = members("model", model, x, likelihood)
+    if parts:
+        reports = {m.name: check_model(m.model, m.x, y=y, likelihood=m.likelihood) for m in parts}
+        return merged(reports, f"{len(parts)} models, each with itself")
     side, notes = subject("model", model, x, y, likelihood)
-    with undisturbed():
+    with undisturbed(), progress():
         before = read(side, *side.replica().roots)
         report = _checked(side, before, notes)
     return with_warnings(report, [side], [before])
 
 
-def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
-    settled = number_of_data(side.model) > gpytorch.settings.max_cholesky_size.value()
-    with selfcheck.settled(side):
-        calm = selfcheck.reading_after(side)
+def case_of(side: Subject, before: Reading, beyond: bool) -> Case:
+    """A model with the readings that the experiments start from; ``beyond``: the calm one is computed by itself."""
+    held = any(True for _ in held_caches(side))
+    fresh = reading_after(side, call=True) if held else before
+    with contextlib.ExitStack() as stack:
+        for context in exact() if beyond else ():
+            stack.enter_context(context)
+        calm = reading_after(side) if beyond else fresh
         rounding = rounding_of(side, calm)
-    stale, fresh = selfcheck.stale_caches(side, before, rounding)
-    findings = [
-        *stale,
-        *selfcheck.no_data(side),
-        *selfcheck.not_finite(side, fresh),
-        *selfcheck.mixed_dtype(side, fresh),
-        *selfcheck.target_shape(side, fresh, rounding),
-        *selfcheck.shared_memory(side, rounding),
-    ]
-    if MEAN in fresh.values:
-        as_called = (selfcheck.mode, selfcheck.settings)
-        by_size = (selfcheck.randomness, selfcheck.cholesky_switch)
-        numerical = (
-            selfcheck.grad_mode,
-            selfcheck.batch_dependence,
-            selfcheck.resolution,
-            selfcheck.jitter,
-            selfcheck.clamped,
-            selfcheck.hidden_state,
-        )
-        found = [finding for experiment in as_called for finding in experiment(side, fresh, rounding)]
-        found += [finding for experiment in by_size for finding in experiment(side, fresh, rounding, calm)]
-        random = [finding for finding in found if finding.cause in ("random-call", "random-features")]
-        if any(finding.effect.keys() - ONE_NUMBER for finding in random):
-            numerical = ()  # what changes between two equal calls tells nothing of their circumstances
-        with selfcheck.settled(side):
-            found += [finding for experiment in numerical for finding in experiment(side, calm, rounding)]
-            for rounded in selfcheck.rounded_floats(side, calm, rounding):  # the model agrees with itself all the same
-                notes.append(f"{rounded.where} is {rounded.a}: a Python float, rounded to float32 on its way in")
-        for finding in found:
-            if (finding.cause, finding.where) not in {(f.cause, f.where) for f in findings}:
-                findings.append(finding)
-    elif not findings:
-        reason = fresh.failures.get(MEAN, "it returned no Gaussian")
-        findings.append(Finding("call-raises", "", f"model(x) raised {reason}", "", {MEAN: float("inf")}))
-    if MEAN not in fresh.values and MEAN in fresh.failures:
-        notes.append(f"model(x) raised {fresh.failures[MEAN]}")
-    failed = others_failed(side, fresh)
-    if failed and not findings:
-        broken = [name for name in fresh.failures if name not in CALLS]
-        findings.append(Finding("call-raises", "", "; ".join(failed), "", dict.fromkeys(broken, float("inf"))))
-    notes += failed
+    return Case(side, before, fresh, calm, rounding)
 
-    clean = calm if settled and not changed_settings().keys() - EXACT else _clean(side)
+
+def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
+    case = case_of(side, before, beyond_cholesky(side))
+    run(case, (*STALE, *HELD))
+    if MEAN in case.fresh.values:
+        run(case, (*CALLED, *CHECKED))
+        random = [f for f in case.found if f.cause in ("random-call", "random-features")]
+        # What changes between two equal calls tells nothing of their circumstances.
+        if not any(f.effect.keys() - {*ONE_NUMBER} for f in random):
+            run(case, (*FILLED, *NUMERICAL, *JUDGED))
+            notes += as_notes(case)
+    else:
+        run(case, RAISED)
+    if message(case):
+        notes.append(f"{side.asked()} raised {message(case)}")
+    failed = others_failed(side, case.fresh)
+    if failed and not case.found:
+        broken = [name for name in case.fresh.failures if name not in CALLS]
+        case.found.append(Finding("call-raises", "", "; ".join(failed), "", dict.fromkeys(broken, float("inf"))))
+    return _report(case, [*notes, *failed])
+
+
+def _report(case: Case, notes: list[str]) -> Report:
+    before, rounding = case.before, case.rounding
+    calm = beyond_cholesky(case.subject) and not changed_settings().keys() - EXACT
+    usual = calm or not (case.found or changed_settings() or beyond_cholesky(case.subject))
+    clean = case.calm if usual else _clean(case.subject)
+    if before.values.keys() - {*CALLS} - clean.values.keys():
+        clean = case.fresh  # the exact settings raise where the model's own do not
     shown = [name for name in names(before) if name not in CALLS]
     quantities = {name: quantity(name, (before, clean), (clean, clean), rounding) for name in shown}
     for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
@@ -133,10 +136,15 @@ def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
         if distance(posterior, called, clean) > rounding.levels.get(posterior, 0.0):
             quantities[call] = quantity(posterior, (called, clean), (clean, clean), rounding)
     levels = {name: rounding.levels.get(name, 0.0) for name in shown}
-    rest = {} if findings else {n: distance(n, before, clean) for n in shown}
+    rest = {} if case.found else {n: distance(n, before, clean) for n in shown}
     rest = {name: size for name, size in rest.items() if size > levels[name]}
-    short = replace(rounding, levels=levels)
-    return Report(ranked(findings), quantities, rest, short, tuple(notes), "one model, with itself")
+    absent = missing(shown, before)
+    if why := unknown_noise(case.subject):
+        absent[PREDICTIVE] = why
+        quantities.pop(PREDICTIVE, None)
+    findings = cured_alone(case, ranked(case.found))
+    rows = case.subject.inputs[0].shape[-2]
+    return Report(findings, quantities, rest, replace(rounding, levels=levels), tuple(notes), TITLE, rows, absent)
 
 
 def _clean(side: Subject) -> Reading:
@@ -147,6 +155,6 @@ def _clean(side: Subject) -> Reading:
         for (cls, field), (_, default) in fields.items():
             setattr(cls, field, default)
     with contextlib.ExitStack() as stack:
-        for context in selfcheck.exact():
+        for context in exact():
             stack.enter_context(context)
         return read(side, *replica.roots, call=False)

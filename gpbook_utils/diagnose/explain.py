@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from gpbook_utils.diagnose.causes import ROOTS
+from gpbook_utils.diagnose.check import case_of
+from gpbook_utils.diagnose.circumstances import RANDOM, STALE
+from gpbook_utils.diagnose.contents import HELD
+from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, reading_after, run, settled
 from gpbook_utils.diagnose.guard import undisturbed
-from gpbook_utils.diagnose.inputs import both_subjects
+from gpbook_utils.diagnose.inputs import both_subjects, paired
+from gpbook_utils.diagnose.memory import shared_between
+from gpbook_utils.diagnose.numerics import noise_in_code, unknown_noise
+from gpbook_utils.diagnose.progress import progress
+from gpbook_utils.diagnose.raised import RAISED, message
 from gpbook_utils.diagnose.readings import (
-    CALL_COVARIANCE,
-    CALL_MEAN,
     CALLS,
-    COVARIANCE,
+    LARGE,
     MEAN,
-    PRIOR,
+    POSTERIOR_OF,
+    PREDICTIVE,
     Reading,
-    Rounding,
     Subject,
     distance,
-    drop_caches,
     names,
+    number_of_data,
     read,
-    rounding_of,
 )
-from gpbook_utils.diagnose.report import Finding, Report, others_failed, quantity, ranked, with_warnings
-from gpbook_utils.diagnose.selfcheck import randomness, reading_after, settled, shared_between, stale_caches
-from gpbook_utils.diagnose.state import Difference, differences
+from gpbook_utils.diagnose.remedies import cured
+from gpbook_utils.diagnose.report import Finding, Report
+from gpbook_utils.diagnose.rounding import Rounding
+from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
+from gpbook_utils.diagnose.state import differences
+from gpbook_utils.diagnose.tree import drop_caches
+from gpbook_utils.diagnose.walk import Change, Difference, joined
+
+# Of one model alone, what its user should hear of even where another model is beside it.
+ALONE = tuple(row for row in HELD if row.cause in ("skipped-transform", "other-likelihood"))
 
 
 def explain_difference(
@@ -46,21 +59,22 @@ def explain_difference(
     parameters, modes, caches, gradients, and also the global generators and settings.
 
     Args:
-        model_a: an exact or approximate GP, fitted or not; called as it is, with its mode and caches.
+        model_a: an exact or approximate GP, fitted or not; called as it is, with its mode and caches. Of a model with
+            ``posterior``, as BoTorch's, that is what is asked; lists of models are compared member by member.
         model_b: the other one.
         x: inputs of shape (m, d) or (..., m, d), or a tuple of them for a model of several inputs, in the format of
-            one of the models. Of more than 1,000 rows, or more than a million divided by the number of training
+            one of the models. Of more than 1,000 rows, or more than 250,000 divided by the number of training
             points, some are taken, and the report says so.
         y: targets at x of shape (m,), for the ELBO of approximate GPs; without them their KL term is compared.
         likelihood_a: that of ``model_a``, where it is no attribute of it.
         likelihood_b: that of ``model_b``.
 
     Returns:
-        A :class:`Report`: findings, most influential first, and each quantity before and after.
+        A :class:`Report`: findings, most influential first, and each quantity before and after. Where neither model
+        can be evaluated at ``x``, its verdict says so, and why.
 
     Raises:
-        ValueError: if an argument is not what it should be, or neither model can be evaluated at ``x``; the message
-            names the model and the call.
+        ValueError: if an argument is not what it should be; the message names it, what came and what is needed.
 
     >>> import torch
     >>> from gpbook_utils.models import ExactModel
@@ -72,102 +86,205 @@ def explain_difference(
     >>> [(finding.cause, finding.where) for finding in explain_difference(model_a, model_b, x).findings]
     [('parameter', 'covar_module.raw_lengthscale')]
     """
+    pairs = paired("model_a", model_a, "model_b", model_b, x)
+    if pairs:
+        reports = {
+            p.name.removeprefix("model_a."): explain_difference(
+                p.model, q.model, p.x, y=y, likelihood_a=p.likelihood, likelihood_b=q.likelihood
+            )
+            for p, q in pairs
+        }
+        return merged(reports, f"two times {len(pairs)} models")
     a, b, notes = both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b)
+    outputs = [getattr(side.model, "num_outputs", 1) for side in (a, b)]
+    if outputs[0] != outputs[1]:
+        most = max((a, b), key=lambda side: getattr(side.model, "num_outputs", 1)).name
+        notes.append(
+            f"the models have {outputs[0]} and {outputs[1]} outputs: pass {most}.subset_output([i]) for one of them"
+        )
     if model_a is model_b:
         notes.append("model_a and model_b are the same object")
-    with undisturbed():
+    with undisturbed(), progress():
         before = [read(side, *side.replica().roots) for side in (a, b)]
-        report = _explained(a, b, before, notes)
+        report = _Explanation(a, b, before, notes).report()
     return with_warnings(report, [a, b], before)
 
 
-def _explained(a: Subject, b: Subject, before: list[Reading], notes: list[str]) -> Report:
-    for side, reading in zip((a, b), before, strict=True):
-        if CALL_MEAN in reading.failures:
-            notes.append(f"{side.name}(x) raised {reading.failures[CALL_MEAN]}")
-        notes += others_failed(side, reading)
-    if all(not reading.values for reading in before):
-        reason = next(iter(before[0].failures.values()), "it returned no Gaussian")
-        raise ValueError(f"neither model can be evaluated at x; {a.name}(x) raised {reason}")
-    with settled(a, b):
-        calm = [reading_after(side) for side in (a, b)]
-        rounding = _joint(*(rounding_of(side, reading) for side, reading in zip((a, b), calm, strict=True)))
-    findings: list[Finding] = []
-    fresh = []
-    for side, reading in zip((a, b), before, strict=True):
-        found, clean = stale_caches(side, reading, rounding)
-        findings += [_of(side, finding) for finding in found]
-        fresh.append(clean)
-    for side, reading, settled_reading in zip((a, b), fresh, calm, strict=True):
-        if not any(finding.where.endswith("max_cholesky_size") for finding in findings):  # of both: one setting
-            found = randomness(side, reading, rounding, settled_reading)
-            findings += [_of(side, f) for f in found if f.cause not in {g.cause for g in findings}]
-    if a.model is not b.model:
-        with settled(a, b):
-            findings += shared_between(a, b, calm[1], rounding)
+class _Explanation:
+    """Two models, what is read of them, and what is found."""
 
-    measured = _shown(names(*before), (*before, *fresh), rounding)
-    with settled(a, b):
-        calls = any(name in CALLS for name in measured)
-        fresh = [reading_after(side, call=calls) for side in (a, b)] if calls else calm
-        return _attributed(a, b, before, fresh, measured, rounding, findings, notes)
+    def __init__(self, a: Subject, b: Subject, before: list[Reading], notes: list[str]):
+        self.a, self.b, self.before, self.notes = a, b, before, notes
+        beyond = beyond_cholesky(a, b)
+        self.cases = [case_of(side, reading, beyond) for side, reading in zip((a, b), before, strict=True)]
+        self.rounding = _joint(*(case.rounding for case in self.cases))
+        self.findings: list[Finding] = []
+        self.silent = [unknown_noise(side) for side in (a, b)]
 
+    def report(self) -> Report:
+        """The steps of a diagnosis: each model by itself, shared memory, then the exchange."""
+        for case in self.cases:
+            self._alone(case)
+        if self.a.model is not self.b.model:
+            with settled(self.a, self.b):
+                self.findings += shared_between(self.a, self.b, self.cases[1].calm, self.rounding)
+        shown = _shown((*self.before, *(case.fresh for case in self.cases)), self.rounding)
+        shown = [name for name in shown if name != PREDICTIVE or not all(self.silent)]
+        with settled(self.a, self.b):
+            calls = any(name in CALLS for name in shown)
+            fresh = [reading_after(c.subject, call=True) if calls else c.calm for c in self.cases]
+            return self._attributed(shown, fresh)
 
-def _attributed(
-    a: Subject,
-    b: Subject,
-    before: list[Reading],
-    fresh: list[Reading],
-    measured: list[str],
-    rounding: Rounding,
-    findings: list[Finding],
-    notes: list[str],
-) -> Report:
-    """Exchange the differences in state, and report with what was found before."""
-    state = differences(a, b)
-    unequal = {name: distance(name, *before) for name in measured}
-    unequal = {name: size for name, size in unequal.items() if size > rounding.levels.get(name, 0.0)}
-    unequal_fresh = any(distance(name, *fresh) > rounding.levels.get(name, 0.0) for name in measured)
-    last = fresh[0]
-    if unequal or unequal_fresh:
-        effects, last = _exchanged(a, b, state, fresh, measured)
-        for difference, effect in zip(state, effects, strict=True):
+    def _alone(self, case: Case) -> None:
+        """What a model has by itself: stale caches, random numbers, parts that do not fit, and errors."""
+        case.rounding = self.rounding
+        run(case, (*STALE, *ALONE))
+        if MEAN in case.fresh.values:
+            if not any(f.where.endswith("max_cholesky_size") for f in self.findings):  # of both: one setting
+                run(case, RANDOM)
+        else:
+            run(case, [row for row in (*HELD, *RAISED) if row.cause in _ERRORS])
+        if message(case):
+            self.notes.append(f"{case.subject.asked()} raised {message(case)}")
+        self.notes += others_failed(case.subject, case.before)
+        known = {f.cause for f in self.findings} - {"stale-cache", *_ERRORS}
+        self.findings += [_of(case.subject, f) for f in case.found if f.cause not in known]
+
+    def _attributed(self, shown: list[str], fresh: list[Reading]) -> Report:
+        """Exchange the differences in state, and report with what was found before."""
+        a, b, rounding = self.a, self.b, self.rounding
+        state = differences(a, b)
+        exchange = _Exchange(a, b, fresh, shown)
+        unequal = any(distance(name, *pair) > rounding.levels.get(name, 0.0)
+                      for name in shown for pair in (self.before, fresh))  # fmt: skip
+        if unequal:
+            state = exchange.run(state)
+        for difference, effect in zip(state, exchange.effects, strict=False):
             effect = {name: size for name, size in effect.items() if size > rounding.levels.get(name, 0.0)}
-            if not effect:
+            if effect:
+                self.findings.append(self._named(difference, effect, fresh))
+        if exchange.effects:
+            named = any(f.cause not in _ERRORS and ": " not in f.where for f in self.findings)
+            self.findings = [f for f in self.findings if not (named and f.cause in _VAGUE)]
+        last = exchange.last
+        rest = {name: distance(name, last, fresh[1]) for name in shown}
+        alone = [f.effect for f in self.findings if ": " in f.where]  # are not exchanged
+        rest = {
+            name: size
+            for name, size in rest.items()
+            if size > max([rounding.levels.get(name, 0.0), *(2 * effect.get(name, 0.0) for effect in alone)])
+        }
+        self._without_effect(state, shown)
+        trained = any(f.cause == "parameter" for f in self.findings)
+        roots = (
+            (*ROOTS, "random-probes") if trained else ROOTS
+        )  # of a likelihood that never repeats, any value is found
+        findings, cure = ranked(self.findings, roots), ""
+        if unequal:
+            findings, cure = cured(a, b, findings, shown, rounding, fresh)
+        quantities = {name: quantity(name, (self.before[0], self.before[1]), (last, fresh[1]), rounding)
+                      for name in shown}  # fmt: skip
+        levels = {name: rounding.levels.get(name, 0.0) for name in shown}
+        absent = missing(shown, *self.before)
+        if all(self.silent):
+            absent[PREDICTIVE] = self.silent[0]
+        rows = a.inputs[0].shape[-2]
+        return Report(findings, quantities, rest, replace(rounding, levels=levels), tuple(self.notes), "two models",
+                      rows, absent, cure)  # fmt: skip
+
+    def _named(self, difference: Difference, effect: dict[str, float], fresh: list[Reading]) -> Finding:
+        cause, described, detail = difference.cause, (difference.a, difference.b), difference.detail
+        if cause in ("model-class", "forward-code") and (noisy := noise_in_code(self.a, self.b, difference, fresh)):
+            cause, detail = "latent-against-observed", f"{noisy} adds the noise."
+            described = ("f", "y") if noisy == self.b.name else ("y", "f")
+        silent = [f"{s.name} adds none: {why}." for s, why in zip((self.a, self.b), self.silent, strict=True) if why]
+        if len(silent) == 1 and difference.where.startswith("likelihood") and PREDICTIVE in effect:
+            cause, detail = "noise-not-given", silent[0]
+        return Finding(cause, difference.where, *described, effect, detail)
+
+    def _without_effect(self, state: list[Difference], shown: list[str]) -> None:
+        found = {(f.cause, f.where) for f in self.findings} | {("noise-not-given", f.where) for f in self.findings}
+        without = [d for d in state if (d.cause, d.where) not in found and d.where not in {w for _, w in found}]
+        for said, unknown in (("differ", False), ("could not be compared, but are", True)):
+            those = [d for d in without if (d.cause == "not-compared") is unknown]
+            if those:
+                listed = ", ".join(f"{d.where or '(model)'} ({d.cause})" for d in those[:6])
+                more = f" and {len(those) - 6} more" if len(those) > 6 else ""
+                self.notes.append(f"these {said} without effect on these quantities at this x: {listed}{more}")
+
+
+_ERRORS = {"not-finite", "mixed-dtype", "length", *(row.cause for row in RAISED)}
+_VAGUE = ("call-raises", "shape-of-x")  # where the other model can be called, what differs says more
+
+
+@dataclass
+class _Exchange:
+    """Differences that are exchanged on copies, alone and one after the other.
+
+    Attributes:
+        effects: for each difference how far it moves each quantity.
+        last: the first model's reading after all of them.
+    """
+
+    a: Subject
+    b: Subject
+    fresh: list[Reading]
+    shown: list[str]
+
+    def __post_init__(self) -> None:
+        self.effects: list[dict[str, float]] = []
+        self.last = self.fresh[0]
+        self.calls = any(name in CALLS for name in self.shown)
+
+    def run(self, state: list[Difference]) -> list[Difference]:
+        """Exchange; returns the differences, of which those that only go together are one."""
+        alone = [self._pair(difference) for difference in state]
+        broken = [d for d, pair in zip(state, alone, strict=True) if self._breaks(*pair)]
+        if len(broken) > 1 and (one := self._together(broken)) is not None:
+            kept = [i for i, d in enumerate(state) if d not in broken]
+            state, alone = [state[i] for i in kept] + [one], [alone[i] for i in kept] + [self._pair(one)]
+            order = sorted(range(len(state)), key=lambda i: state[i].order)
+            state, alone = [state[i] for i in order], [alone[i] for i in order]
+        self.effects = [dict.fromkeys(self.shown, 0.0) for _ in state]
+        for effect, (mine, others) in zip(self.effects, alone, strict=True):
+            self._note(effect, self.fresh[0], mine)
+            self._note(effect, self.fresh[1], others)
+        # Then together, one after the other: what another fault masks shows here.
+        done: list[int] = []
+        for index in sorted(
+            range(len(state)), key=lambda i: (state[i].order, -min(max(self.effects[i].values(), default=0.0), 1e300))
+        ):
+            changes = [state[i].onto_a for i in (*done, index)]
+            reading = self._reading(self.a, changes) if done else alone[index][0]
+            if "exchange" in reading.failures:
                 continue
-            cause, described, detail = difference.cause, (difference.a, difference.b), ""
-            noisy = _noise_in_code(a, b, difference, fresh) if cause in ("model-class", "forward-code") else ""
-            if noisy:
-                cause, detail = "latent-against-observed", f"{noisy} adds the noise."
-                described = ("f", "y") if noisy == b.name else ("y", "f")
-            findings.append(Finding(cause, difference.where, *described, effect, detail))
-    rest = {name: distance(name, last, fresh[1]) for name in measured}
-    rest = {name: size for name, size in rest.items() if size > rounding.levels.get(name, 0.0)}
-    without = [d for d in state if not any(d.where == f.where and d.cause == f.cause for f in findings)]
-    for said, unknown in (("differ", False), ("could not be compared, but are", True)):
-        those = [d for d in without if (d.cause == "not-compared") is unknown]
-        if those:
-            listed = ", ".join(f"{d.where or '(model)'} ({d.cause})" for d in those[:6])
-            more = f" and {len(those) - 6} more" if len(those) > 6 else ""
-            notes.append(f"these {said} without effect on these quantities at this x: {listed}{more}")
-    return Report(
-        ranked(findings),
-        {name: quantity(name, tuple(before), (last, fresh[1]), rounding) for name in measured},
-        rest,
-        replace(rounding, levels={n: rounding.levels.get(n, 0.0) for n in measured}),
-        tuple(notes),
-        "two models",
-    )
+            done.append(index)
+            self._note(self.effects[index], self.last, reading)
+            self.last = reading
+        return state
 
+    def _pair(self, difference: Difference) -> tuple[Reading, Reading]:
+        mine = self._reading(self.a, [difference.onto_a])
+        large = (
+            number_of_data(self.a.model) > LARGE and MEAN in mine.values
+        )  # what another fault masks shows in sequence
+        return mine, self.fresh[1] if large else self._reading(self.b, [difference.onto_b])
 
-def _exchanged(
-    a: Subject, b: Subject, state: list[Difference], fresh: list[Reading], measured: list[str]
-) -> tuple[list[dict[str, float]], Reading]:
-    """For each difference how far it moves each quantity, and the first model's reading after all of them."""
-    calls = any(name in CALLS for name in measured)
-    effects: list[dict[str, float]] = [dict.fromkeys(measured, 0.0) for _ in state]
+    def _breaks(self, mine: Reading, others: Reading) -> bool:
+        """Whether models that can be called cannot be called after the exchange."""
+        pairs = zip(self.fresh, (mine, others), strict=True)
+        return any(MEAN in old.values and MEAN not in new.values for old, new in pairs)
 
-    def reading_of(side: Subject, changes) -> Reading:
+    def _together(self, broken: list[Difference]) -> Difference | None:
+        """Those that break a model alone as one, if they do not break it together."""
+        first = min(broken, key=lambda d: d.order)
+        one = joined(first.cause, first.where, broken, first.a, first.b)
+        one.detail = "It can only be exchanged together with " + ", ".join(
+            d.where or "the class of the model" for d in broken if d is not first
+        ) + "."  # fmt: skip
+        return None if self._breaks(*self._pair(one)) else one
+
+    def _reading(self, side: Subject, changes: list[Change]) -> Reading:
         replica = side.replica()
         drop_caches(*replica.roots)
         try:
@@ -175,38 +292,22 @@ def _exchanged(
                 change(replica)
         except Exception as error:
             return Reading(failures={"exchange": f"{type(error).__name__}: {error}"})
-        return read(side, *replica.roots, call=calls)
+        return read(side, *replica.roots, call=self.calls)
 
-    def note(effect, before: Reading, after: Reading) -> None:
-        if "exchange" in after.failures:
-            return
-        for name in measured:
-            effect[name] = max(effect[name], distance(name, before, after))
-
-    alone = [reading_of(a, [difference.onto_a]) for difference in state]
-    for difference, effect, reading in zip(state, effects, alone, strict=True):
-        note(effect, fresh[0], reading)
-        note(effect, fresh[1], reading_of(b, [difference.onto_b]))
-    # Then together, one after the other: what another fault masks shows here.
-    sequence = sorted(range(len(state)), key=lambda i: (state[i].order, -min(max(effects[i].values()), 1e300)))
-    last, done = fresh[0], []
-    for index in sequence:
-        reading = reading_of(a, [state[i].onto_a for i in (*done, index)]) if done else alone[index]
-        if "exchange" in reading.failures:
-            continue
-        done.append(index)
-        note(effects[index], last, reading)
-        last = reading
-    return effects, last
+    def _note(self, effect: dict[str, float], before: Reading, after: Reading) -> None:
+        if "exchange" not in after.failures:
+            for name in self.shown:
+                effect[name] = max(effect[name], distance(name, before, after))
 
 
-def _shown(all_names: list[str], readings, rounding: Rounding) -> list[str]:
+def _shown(readings: tuple[Reading, ...], rounding: Rounding) -> list[str]:
     """The quantities to show: a call only where it is not the posterior anyhow."""
-    shown = [name for name in all_names if name not in CALLS]
-    for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
+    everything = names(*readings[:2])
+    shown = [name for name in everything if name not in CALLS]
+    for call, posterior in POSTERIOR_OF.items():
         for reading in readings:
             pair = Reading(values={call: reading.values[posterior]} if posterior in reading.values else {})
-            if call in all_names and distance(call, reading, pair) > rounding.levels.get(posterior, 0.0):
+            if call in everything and distance(call, reading, pair) > rounding.levels.get(posterior, 0.0):
                 shown.append(call)
                 break
     return shown
@@ -224,30 +325,4 @@ def _joint(p: Rounding, q: Rounding) -> Rounding:
 def _of(side: Subject, finding: Finding) -> Finding:
     mark = f"{side.name}: {finding.where}" if finding.where else side.name
     there = (finding.a, finding.b) if side.name.endswith("a") else (finding.b, finding.a)
-    return Finding(finding.cause, mark, *there, finding.effect, finding.detail)
-
-
-def _noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[Reading]) -> str:
-    """Is the difference that other code makes the noise on the diagonal of the prior? Then which model has it?"""
-    replica = a.replica()
-    drop_caches(*replica.roots)
-    try:
-        difference.onto_a(replica)
-    except Exception:
-        return ""
-    after = read(a, *replica.roots, call=False, only=(PRIOR, COVARIANCE))
-    noises = [getattr(side.likelihood, "noise", None) for side in (a, b)]
-    noises = [float(noise) for noise in noises if isinstance(noise, Tensor) and noise.numel() == 1]
-    for name in (PRIOR, COVARIANCE):
-        p, q = fresh[0].values.get(name), after.values.get(name)
-        if p is None or q is None or p.shape != q.shape or torch.equal(p, q):
-            continue
-        gap = q - p
-        diagonal = gap.diagonal(dim1=-2, dim2=-1)
-        constant = float(diagonal.mean())
-        rest = gap - torch.diag_embed(torch.full_like(diagonal, constant))
-        multiple = float(rest.norm() / gap.norm()) <= 1e-3
-        if multiple and any(abs(abs(constant) - noise) <= 1e-3 * noise for noise in noises):
-            return "model_b" if constant > 0 else "model_a"
-        return ""
-    return ""
+    return replace(finding, where=mark, a=there[0], b=there[1])

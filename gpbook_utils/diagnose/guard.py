@@ -6,9 +6,11 @@ import ast
 import contextlib
 import inspect
 import random
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from types import ModuleType
+from typing import Any
 
 import gpytorch
 import linear_operator
@@ -43,11 +45,11 @@ def _written() -> dict[tuple[type, str], object]:
     """
     stated = {}
     for module in _modules():
-        for cls in (node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)):
-            for node in (node for node in cls.body if isinstance(node, ast.Assign)):
+        for stated_in in (n for n in ast.parse(inspect.getsource(module)).body if isinstance(n, ast.ClassDef)):
+            for node in (node for node in stated_in.body if isinstance(node, ast.Assign)):
                 if (field := ast.unparse(node.targets[0])) in _FIELDS:
                     value = eval(ast.unparse(node.value), vars(module))  # a number, a truth value or torch.double
-                    stated[module.__name__, cls.name, field] = value
+                    stated[module.__name__, stated_in.name, field] = value
     written = {}
     for cls in _classes():
         for base in reversed(cls.__mro__):
@@ -58,6 +60,8 @@ def _written() -> dict[tuple[type, str], object]:
 
 
 _DEFAULTS = _written()
+# What BoTorch sets when it is imported, and its users have not changed.
+_BOTORCH = {("cholesky_max_tries", 6), ("max_cholesky_size", 4096), ("max_eager_kernel_size", 4096)}
 
 
 def changed_settings() -> dict[str, dict[tuple[type, str], tuple[object, object]]]:
@@ -74,6 +78,8 @@ def changed_settings() -> dict[str, dict[tuple[type, str], tuple[object, object]
     for (cls, field), value in _values().items():
         default = _DEFAULTS.get((cls, field), value)
         if field not in _FIELDS or value == default:
+            continue
+        if "botorch" in sys.modules and (cls.__name__, value) in _BOTORCH:
             continue
         if field == private.flag_state.name and default is None and value == private.flag_default(cls):
             continue  # switched to what it is by default
@@ -130,6 +136,33 @@ def made_errors(caught: Iterable[warnings.WarningMessage]) -> list[str]:
             except Warning as error:
                 errors.append(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
     return list(dict.fromkeys(errors))
+
+
+def told(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """What GPyTorch and its relatives warned of a call, each once.
+
+    Not that x are the training inputs, which may be meant.
+    """
+    texts = []
+    for warning in caught:
+        text = " ".join(str(warning.message).split())
+        ours = warning.category.__module__.partition(".")[0] in ("gpytorch", "linear_operator", "botorch")
+        if ours and not text.startswith("The input matches"):
+            texts.append(f"{warning.category.__name__}: {text[:240]}")
+    return list(dict.fromkeys(texts))
+
+
+def states() -> tuple[Any, ...]:
+    """The states of the generators that :func:`seed` sets, to be compared with :func:`drew_since`."""
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    return torch.default_generator.get_state(), numpy_state[1], random.getstate()
+
+
+def drew_since(before: tuple[Any, ...]) -> bool:
+    """Whether a random number was drawn since the states were read; on an accelerator it is not known, and yes."""
+    now = states()
+    same = torch.equal(before[0], now[0]) and bool((before[1] == now[1]).all()) and before[2] == now[2]
+    return not same or torch.cuda.is_initialized() or torch.backends.mps.is_available()
 
 
 def seed(number: int) -> None:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import gpytorch
 import torch
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose import private
+from gpbook_utils.diagnose.asking import inner_gps, speaks_posterior, strategy_of
+from gpbook_utils.diagnose.naming import code_path
 from gpbook_utils.diagnose.readings import Subject, dtype_of, far_out, number_of_data
 
 MAX_ROWS = 1000
-MAX_ENTRIES = 10**6  # of the covariance between the rows of x and the training points
+MAX_ENTRIES = 250_000  # of the covariance between the rows of x and the training points
 OUTERMOST = 10  # rows that are kept in any case: a fault may lie in one far point
 
 
 def subject(name: str, model, x, y, likelihood) -> tuple[Subject, list[str]]:
     """One model with what is needed to call it, and notes for the report; raises ``ValueError``."""
     inputs, targets = _inputs(x, y)
-    made = _subject(name, model, inputs, targets, likelihood)
+    notes: list[str] = []
+    made = _subject(name, opened(name, model, notes), inputs, targets, likelihood)
     _check_format([made])
-    (made,), notes = _sampled([made])
-    return made, notes
+    (made,), sampled = _sampled([made])
+    return made, notes + sampled
 
 
 def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[Subject, Subject, list[str]]:
     """Two models with what is needed to call them, and notes for the report; raises ``ValueError``."""
     inputs, targets = _inputs(x, y)
+    notes: list[str] = []
+    model_a, model_b = opened("model_a", model_a, notes), opened("model_b", model_b, notes)
     for name, model in (("model_a", model_a), ("model_b", model_b)):
         _check_model(name, model)
     columns = [_columns(model) for model in (model_a, model_b)]
@@ -38,29 +44,104 @@ def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[S
     a = _subject("model_a", model_a, inputs, targets, likelihood_a)
     b = _subject("model_b", model_b, inputs, targets, likelihood_b)
     _check_format([a, b])
-    (a, b), notes = _sampled([a, b])
-    return a, b, notes
+    (a, b), sampled = _sampled([a, b])
+    return a, b, notes + sampled
 
 
-def _check_model(name, model) -> None:
-    if isinstance(model, gpytorch.models.IndependentModelList):
-        raise ValueError(f"{name} must be one model; got a list of them: diagnose its members, {name}.models[i]")
+class Member(NamedTuple):
+    """One model of a list: how the reader calls it, and what it is asked with."""
+
+    name: str
+    model: Any
+    x: Any
+    likelihood: Any
+
+
+def members(name: str, model: Any, x: Any, likelihood: Any = None) -> list[Member]:
+    """The models of a list of models, or nothing; a list is taken apart, since its members share nothing.
+
+    GPyTorch's lists take one x for each member, BoTorch's the same for all.
+    """
+    models = getattr(model, "models", None)
+    if not isinstance(models, nn.ModuleList) or isinstance(
+        model, gpytorch.models.ExactGP | gpytorch.models.ApproximateGP
+    ):
+        return []
+    own = likelihood if likelihood is not None else getattr(model, "likelihood", None)
+    each = list(getattr(own, "likelihoods", None) or [None] * len(models))
+    parts = list(x) if isinstance(x, tuple | list) and len(x) == len(models) else [x] * len(models)
+    return [
+        Member(f"{name}.models[{i}]", one, parts[i], each[i] if i < len(each) else None) for i, one in enumerate(models)
+    ]
+
+
+def paired(name_a: str, a: Any, name_b: str, b: Any, x: Any) -> list[tuple[Member, Member]]:
+    """The members of two lists beside each other; of one list, the outputs of the other model beside them.
+
+    Raises:
+        ValueError: if they cannot be paired.
+    """
+    mine, others = members(name_a, a, x), members(name_b, b, x)
+    if not mine and not others:
+        return []
+    sides = []
+    for name, model, own, other in ((name_a, a, mine, others), (name_b, b, others, mine)):
+        if own or not other:
+            sides.append(own)
+            continue
+        subset, outputs = getattr(model, "subset_output", None), getattr(model, "num_outputs", 1)
+        if subset is None or outputs != len(other):
+            raise ValueError(
+                f"{name} must be a list of {len(other)} models too, or one of as many outputs; pass a member"
+            )
+        sides.append([Member(f"{name}.subset_output([{i}])", subset([i]), m.x, None) for i, m in enumerate(other)])
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"{name_a} and {name_b} must hold as many models; got {len(sides[0])} and {len(sides[1])}")
+    return list(zip(*sides, strict=True))
+
+
+def opened(name: str, model: Any, notes: list[str]) -> Any:
+    """The model in a wrapper that changes no answer: torch.compile's and those that spread a batch over devices."""
+    while isinstance(model, nn.Module) and not isinstance(model, gpytorch.models.GP):
+        inner = private.modules(model).get(private.COMPILED)
+        attribute = private.COMPILED
+        if inner is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner, attribute = private.modules(model).get("module"), "module"
+        if inner is None:
+            break
+        notes.append(f"{name} is a {type(model).__name__}: its {attribute} is what was diagnosed")
+        model = inner
+    return model
+
+
+def _check_model(name: str, model: Any) -> None:
     if not isinstance(model, nn.Module) or isinstance(model, gpytorch.likelihoods.Likelihood):
-        raise ValueError(f"{name} must be a GPyTorch model; got {type(model).__name__}")
-    if not isinstance(model, gpytorch.models.GP):
-        raise ValueError(f"{name} must be a GPyTorch model, an ExactGP or ApproximateGP; got {type(model).__name__}")
+        raise ValueError(f"{name} must be a GPyTorch model; got {type(model).__name__}{_within(name, model)}")
     if not private.parameters.held_by(model):
         raise ValueError(f"{name} was not initialised: super().__init__ was not called")
+    if not isinstance(model, gpytorch.models.GP) and not speaks_posterior(model):
+        raise ValueError(
+            f"{name} must be a GPyTorch model, an ExactGP or ApproximateGP; got {type(model).__name__}"
+            + _within(name, model)
+        )
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError(f"{name} must have values; its tensors are on the device meta")
 
 
-def _subject(name, model, inputs, targets, likelihood) -> Subject:
+def _within(name: str, model: Any) -> str:
+    """Which attribute to pass instead, of something that holds Gaussian processes."""
+    found = [name + code_path(path) for path in inner_gps(model)] if isinstance(model, nn.Module) else []
+    if isinstance(model, list | tuple):
+        found = [f"{name}[{i}]" for i, item in enumerate(model) if isinstance(item, gpytorch.models.GP)]
+    return f": pass {' or '.join(found)}" if found else ""
+
+
+def _subject(name: str, model: Any, inputs: tuple[Tensor, ...], targets: Tensor | None, likelihood: Any) -> Subject:
     _check_model(name, model)
     if likelihood is not None and not isinstance(likelihood, gpytorch.likelihoods.Likelihood):
         raise ValueError(f"the likelihood of {name} must be a GPyTorch Likelihood; got {type(likelihood).__name__}")
     columns = _columns(model)
-    if columns is not None and inputs[0].shape[-1] != columns:
+    if len(inputs) == 1 and columns is not None and inputs[0].shape[-1] != columns:
         raise ValueError(f"x must have {columns} columns, as {name} was built with; got {inputs[0].shape[-1]}")
     own = getattr(model, "likelihood", None)
     return Subject(
@@ -119,10 +200,12 @@ def _sampled(subjects: list[Subject]) -> tuple[list[Subject], list[str]]:
 
 def _columns(model) -> int | None:
     """How many columns of x the model was built for, where that can be told."""
+    if speaks_posterior(model):
+        return None  # a transform may take more or fewer
     train_inputs = getattr(model, "train_inputs", None)
     if train_inputs:
         return train_inputs[0].shape[-1]
-    strategy = getattr(model, "variational_strategy", None)
+    strategy = strategy_of(model)
     while strategy is not None:
         points = getattr(strategy, "inducing_points", None)
         if isinstance(points, Tensor):
@@ -132,9 +215,9 @@ def _columns(model) -> int | None:
 
 
 def _check_format(subjects: list[Subject]) -> None:
-    formats = [dtype_of(side.model) for side in subjects]
-    devices = [next((p.device for p in side.model.parameters()), torch.device("cpu")) for side in subjects]
     x = subjects[0].inputs[0]
+    formats = [dtype_of(side.model, x.dtype) for side in subjects]
+    devices = [next((p.device for p in side.model.parameters()), x.device) for side in subjects]
     named = [f"{side.name} is in {f} on {d}" for side, f, d in zip(subjects, formats, devices, strict=True)]
     tensors = [t for s in subjects for t in (*s.model.parameters(), *(getattr(s.model, "train_inputs", None) or ()))]
     if x.dtype not in formats and x.dtype not in {tensor.dtype for tensor in tensors}:

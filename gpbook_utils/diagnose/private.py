@@ -12,6 +12,7 @@ from typing import Any
 import gpytorch
 import torch
 from gpytorch.constraints import Interval
+from gpytorch.distributions import MultitaskMultivariateNormal
 from gpytorch.kernels import Kernel
 from gpytorch.variational._variational_distribution import _VariationalDistribution as VariationalDistribution
 from gpytorch.variational._variational_strategy import _VariationalStrategy as VariationalStrategy
@@ -54,6 +55,7 @@ forward_hooks = Private("_forward_hooks", nn.Module, "code of the reader's that 
 forward_pre_hooks = Private("_forward_pre_hooks", nn.Module, "code of the reader's that runs in a call")
 address = Private("_cdata", torch.UntypedStorage, "names the memory of empty and of overlapping tensors")
 
+interleaved = Private("_interleaved", MultitaskMultivariateNormal, "whether tasks or points come first")
 priors = Private("_priors", gpytorch.Module, "a prior with the function that says of what it is one")
 constraints = Private("_constraints", gpytorch.Module, "a second list of what is in the modules, to be kept equal")
 clear_cache = Private("_clear_cache", gpytorch.Module, "drops caches without a change of mode")
@@ -63,6 +65,10 @@ jitter_value = Private("_jitter_val", VariationalStrategy, "tells a strategy wit
 mean_init_std = Private("mean_init_std", VariationalDistribution, "the scale of the random start of q(u), no state")
 started = Private("variational_params_initialized", VariationalStrategy, "whether the next call draws q(u)")
 random_weights = Private("randn_weights", gpytorch.kernels.RFFKernel, "are not there before the first call")
+
+COMPILED = "_orig_mod"  # where torch.compile's wrapper holds the module
+# Of a model of BoTorch, which may not be there: the training inputs before a transform, and whether it was applied.
+ORIGINAL, TRANSFORMED = "_original_train_inputs", "_has_transformed_inputs"
 
 prediction_strategy = Private("prediction_strategy", gpytorch.models.ExactGP, "the cache of an exact GP")
 memoized = Private("_memoize_cache", VariationalStrategy, "the cache of a variational strategy and of some kernels")

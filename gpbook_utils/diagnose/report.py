@@ -1,19 +1,20 @@
-"""What a diagnosis found, as a table in text and in HTML."""
+"""What a diagnosis found, as text of a hundred columns, as a card in HTML, and as a dictionary."""
 
 from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass, field, replace
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-
-from gpbook_utils.compare import MORE, Comparison, compare, unit_roundoff
-from gpbook_utils.diagnose.causes import CAUSES, ROOTS
-from gpbook_utils.diagnose.guard import made_errors
-from gpbook_utils.diagnose.readings import CALLS, MEAN, Reading, Rounding, Subject, distance
+from gpbook_utils.compare import MORE, Comparison
+from gpbook_utils.diagnose.causes import CAUSES
+from gpbook_utils.diagnose.naming import cut
+from gpbook_utils.diagnose.rounding import Rounding
 
 NOTHING = "equal up to rounding: nothing to explain"
+WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Finding:
             this was exchanged, in either model, and when it was exchanged after the others. Infinity where a quantity
             changes its shape or cannot be computed.
         detail: what was measured beyond that, or empty.
+        code: lines that mend it, with the names of the arguments, tried on a copy; empty where there are none.
     """
 
     cause: str
@@ -37,6 +39,7 @@ class Finding:
     b: str
     effect: dict[str, float] = field(default_factory=dict)
     detail: str = ""
+    code: str = ""
 
     @property
     def explanation(self) -> str:
@@ -57,6 +60,12 @@ class Finding:
     def size(self) -> float:
         """The largest of the effects."""
         return max(self.effect.values(), default=0.0)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What a card says below the name of the cause."""
+        rows = [("a", cut(self.a, 160)), ("b", cut(self.b, 160)), ("moves", sizes(self.effect))]
+        rows += [("why", f"{self.explanation} (chapter {self.chapter})"), ("remedy", self.remedy)]
+        return [(name, text) for name, text in rows if text]
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,9 @@ class Report:
         rounding: format, condition number and level of rounding.
         notes: what else the reader should know, such as rows of x that were left out.
         title: what was diagnosed.
+        rows: at how many rows of x.
+        missing: what was not compared, and why.
+        cure: what the lines of code of all findings do together, tried on a copy.
     """
 
     findings: tuple[Finding, ...]
@@ -91,78 +103,99 @@ class Report:
     rounding: Rounding
     notes: tuple[str, ...] = ()
     title: str = ""
+    rows: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+    cure: str = ""
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The quantities that could be compared."""
+        return tuple(n for n, quantity in self.quantities.items() if isinstance(quantity.before, Comparison))
 
     @property
     def verdict(self) -> str:
-        """The result in one line."""
+        """The result in one line. "Nothing to explain" only of what was compared."""
+        parts = []
         if self.findings:
-            rest = f"; unexplained: {_sizes(self.unexplained)}" if self.unexplained else ""
-            return f"{len(self.findings)} cause{'s' * (len(self.findings) > 1)} found{rest}"
+            parts.append(f"{len(self.findings)} cause{'s' * (len(self.findings) > 1)} found")
         if self.unexplained:
-            return f"no cause found; unexplained: {_sizes(self.unexplained)}"
-        return NOTHING
+            parts.append(("" if parts else "no cause found; ") + f"unexplained: {sizes(self.unexplained)}")
+        if not self.compared:
+            reasons = [*self.missing.values(), *(str(q.before) for q in self.quantities.values())]
+            parts.append(f"nothing could be compared: {reasons[0] if reasons else 'no quantity is known'}")
+        elif not parts:
+            parts.append(NOTHING if not self.missing else f"equal up to rounding in what was compared; {self._not()}")
+        return "; ".join(parts)
+
+    def _told(self) -> dict[str, Quantity]:
+        """The quantities to show: what neither model has is among what is not compared."""
+        return {n: q for n, q in self.quantities.items() if not str(q.before).startswith(("both raised", "neither"))}
+
+    def _not(self) -> str:
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.missing.items():
+            reasons.setdefault(cut(why, 160), []).append(name)
+        return "not compared: " + "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+
+    def _scope(self) -> list[str]:
+        """What was compared, and what was not."""
+        lines = []
+        if self.compared:
+            rows = f" at {self.rows} row{'s' * (self.rows != 1)} of x" if self.rows else ""
+            lines.append(f"Compared{rows}: {', '.join(self.compared)}.")
+        return lines + ([f"{self._not()[0].upper()}{self._not()[1:]}."] if self.missing else [])
 
     def _level(self) -> str:
         levels = self.rounding.levels
         most = "at most " if self.rounding.bounded else ""
         dtype = str(self.rounding.dtype).removeprefix("torch.")
         text = f"{dtype}, condition number {most}{self.rounding.condition_number:.1e}"
-        return f"{text}; rounding explains relative differences up to {_sizes(levels)}" if levels else text
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        return [
-            (str(number), f.cause, f.where or "(model)", f.a, f.b, _sizes(f.effect) or "-")
-            for number, f in enumerate(self.findings, 1)
-        ]
+        return f"{text}; rounding explains relative differences up to {sizes(levels)}" if levels else text
 
     def __str__(self) -> str:
-        lines = [f"{self.title}: {self.verdict}", f"({self._level()})"]
-        if self.findings:
-            head = ("", "cause", "where", "a", "b", "moves (relative)")
-            table = [head, *self._rows()]
-            widths = [min(40, max(len(row[i]) for row in table)) for i in range(len(head) - 1)]
+        lines = [*filled(f"{self.title}: {self.verdict}"), *(line for text in self._scope() for line in filled(text))]
+        for number, f in enumerate(self.findings, 1):
+            lines += ["", *filled(f"{number}. {f.cause} at {f.where or '(model)'}")]
+            for name, text in f.rows():
+                lines += filled(text, f"   {name:6s}  ")
+            lines += [f"           {line}" for line in f.code.splitlines()]
+        lines += ["", *filled(self.cure)] if self.cure else []
+        if self._told():
             lines.append("")
-            for row in table:
-                cells = [_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=False)]
-                lines.append("  ".join([*cells, row[-1]]).rstrip())
-            lines.append("")
-            for number, f in enumerate(self.findings, 1):
-                lines.append(f"{number}. {f.explanation} Remedy: {f.remedy} (chapter {f.chapter})")
-        if self.quantities:
-            lines.append("")
-            width = max(map(len, self.quantities))
-            for name, quantity in self.quantities.items():
+            width = max(map(len, self._told()))
+            for name, quantity in self._told().items():
                 after = f" -> {_reading(quantity.after)}" if self.findings else ""
-                lines.append(f"{name.ljust(width)}  {_reading(quantity.before)}{after}")
-        lines += [f"Note: {note}" for note in self.notes]
-        return "\n".join(lines)
+                lines += filled(f"{_reading(quantity.before)}{after}", f"{name.ljust(width)}  ")
+        lines += [line for note in self.notes for line in filled(f"Note: {note}", indent="  ")]
+        return "\n".join([*lines, *filled(f"({self._level()})")])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         escape = html.escape
         parts = [f'<p class="gp-heard">{escape(self.title)}: <strong>{escape(self.verdict)}</strong></p>']
+        parts += [f'<p class="gp-aside">{escape(text)}</p>' for text in self._scope()]
         for number, f in enumerate(self.findings, 1):
             where = f"<code>{escape(f.where)}</code>" if f.where else "the model as a whole"
-            why = f"{f.explanation} (chapter {f.chapter})"
-            rows = (("a", f.a), ("b", f.b), ("moves", _sizes(f.effect)), ("why", why), ("remedy", f.remedy))
-            details = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows if text)
+            details = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in f.rows())
+            details += f"<dt>code</dt><dd><pre>{escape(f.code)}</pre></dd>" if f.code else ""
             parts.append(
                 f'<div class="gp-finding"><strong>{number}. {escape(f.cause)}</strong> at {where}'
                 f'<dl class="gp-measured">{details}</dl></div>'
             )
-        if self.quantities:
+        parts += [f"<p>{escape(self.cure)}</p>"] if self.cure else []
+        if self._told():
             names = ("quantity", "difference", *(("afterwards",) if self.findings else ()), "rounding explains")
             parts.append(
                 '<table class="gp-table"><thead><tr>'
                 + "".join(f'<th scope="col" style="text-align: left">{name}</th>' for name in names)
                 + "</tr></thead><tbody>"
-                + "".join(self._row(name, quantity) for name, quantity in self.quantities.items())
+                + "".join(self._row(name, quantity) for name, quantity in self._told().items())
                 + "</tbody></table>"
             )
         dtype = str(self.rounding.dtype).removeprefix("torch.")
         said = f"Relative differences; {dtype}, condition number {self.rounding.condition_number:.1e}."
-        parts += [f'<p class="gp-aside">{escape(text)}</p>' for text in (said, *self.notes)]
+        parts += [f'<p class="gp-aside">{escape(text)}</p>' for text in (*self.notes, said)]
         return f'<div class="gp-report">{"".join(parts)}</div>'
 
     def _row(self, name: str, quantity: Quantity) -> str:
@@ -174,71 +207,45 @@ class Report:
             + "</tr>"
         )
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         # In a notebook the plain text is compared between machines, so it carries causes and no digits.
         causes = "\n".join(f"{n}. {f.cause} at {f.where or '(model)'}" for n, f in enumerate(self.findings, 1))
         left = "something is left unexplained" if self.unexplained else ""
-        plain = "\n".join(filter(None, (causes, left))) or NOTHING
+        plain = "\n".join(filter(None, (causes, left))) or self.verdict
         return {"text/plain": plain, "text/html": self._repr_html_()}
 
-
-def ranked(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Most influential first; causes that make other differences before all."""
-
-    def key(finding: Finding):
-        root = ROOTS.index(finding.cause) if finding.cause in ROOTS else len(ROOTS)
-        # Of two that move as much, the one that has a name of its own comes first.
-        return root, -min(finding.size, 1e300) * (0.99 if finding.cause == "setting" else 1.0)
-
-    return tuple(sorted(findings, key=key))
-
-
-def others_failed(side: Subject, reading: Reading) -> list[str]:
-    """A note for each quantity that could not be computed although the posterior could."""
-    if MEAN in reading.failures:
-        return []
-    others = {name: text for name, text in reading.failures.items() if name not in CALLS}
-    return [f"the {name} of {side.name} raised {text}" for name, text in others.items()]
-
-
-def with_warnings(report: Report, sides: list[Subject], readings: list[Reading]) -> Report:
-    """The report with a note for each warning that the caller's filters make an error: it was not one here."""
-    notes = [
-        f"{side.name} warns {text}; your warning filters make an error of it, this diagnosis did not"
-        for side, reading in zip(sides, readings, strict=True)
-        for text in made_errors(reading.warnings)
-    ]
-    return replace(report, notes=(*report.notes, *notes))
+    def to_dict(self) -> dict[str, Any]:
+        """The report as numbers, texts and lists, which ``json.dumps`` takes; infinity is the text ``"all"``."""
+        compared = {
+            name: {"before": _plain(q.before), "after": _plain(q.after), "level": _number(q.level)}
+            for name, q in self.quantities.items()
+        }
+        findings = [
+            {
+                "cause": f.cause, "where": f.where, "a": f.a, "b": f.b, "chapter": f.chapter,
+                "effect": {name: _number(size) for name, size in f.effect.items()},
+                "explanation": f.explanation, "remedy": f.remedy, "code": f.code,
+            }
+            for f in self.findings
+        ]  # fmt: skip
+        rounding = {
+            "dtype": str(self.rounding.dtype).removeprefix("torch."),
+            "condition number": _number(self.rounding.condition_number),
+        }
+        return {
+            "title": self.title, "verdict": self.verdict, "rows": self.rows, "compared": list(self.compared),
+            "not compared": dict(self.missing), "findings": findings, "cure": self.cure, "quantities": compared,
+            "unexplained": {name: _number(size) for name, size in self.unexplained.items()},
+            "notes": list(self.notes), "rounding": rounding,
+        }  # fmt: skip
 
 
-def quantity(
-    name: str, before: tuple[Reading, Reading], after: tuple[Reading, Reading], rounding: Rounding
-) -> Quantity:
-    """One quantity of two readings on the ruler, before and after."""
-    level = rounding.levels.get(name, 0.0)
-    return Quantity(*(_compared(name, *pair, level, rounding.dtype) for pair in (before, after)), level)
-
-
-def _compared(name: str, a: Reading, b: Reading, level: float, dtype: torch.dtype) -> Comparison | str:
-    if name in a.failures and name in b.failures:
-        return f"both raised {_cut(a.failures[name], 120)}"
-    for side, reading in (("a", a), ("b", b)):
-        if name in reading.failures:
-            return f"{side} raised {_cut(reading.failures[name], 120)}"
-    p, q = a.values.get(name), b.values.get(name)
-    if p is None and q is None:
-        return "neither has it"
-    if p is None or q is None:
-        return "only one of the two has it"
-    if p.shape != q.shape:
-        return f"different shapes: {tuple(p.shape)} and {tuple(q.shape)}"
-    if math.isinf(distance(name, a, b)) or not torch.isfinite(p).all():
-        return "NaN or infinite entries"
-    flat_p, flat_q = (value.reshape(-1, value.shape[-1]) if value.dim() > 1 else value.reshape(-1) for value in (p, q))
-    norm = max(float(flat_p.norm()), float(flat_q.norm()))
-    # Chosen so that the ruler's bound is this quantity's level.
-    scale = max(level * norm / (2 * unit_roundoff(dtype)), torch.finfo(torch.float64).tiny)
-    return compare(flat_p, flat_q, size=1, scale=scale if math.isfinite(scale) else None, computed_in=dtype)
+def filled(text: str, head: str = "", indent: str = "") -> list[str]:
+    """A text in lines of at most a hundred columns, of which the later ones stand below the first one's text."""
+    later = indent or " " * len(head)
+    return textwrap.wrap(
+        head + text, WIDTH, subsequent_indent=later, break_on_hyphens=False, drop_whitespace=True
+    ) or [head]  # fmt: skip
 
 
 def _reading(comparison: Comparison | str) -> str:
@@ -254,10 +261,16 @@ def _short(comparison: Comparison | str) -> str:
     return f"{comparison.relative:.1e}" + ("" if comparison.verdict == MORE else ", rounding")
 
 
-def _sizes(sizes: dict[str, float]) -> str:
-    return ", ".join(f"{name} {'all' if math.isinf(size) else format(size, '.1e')}" for name, size in sizes.items())
+def sizes(effect: dict[str, float]) -> str:
+    """Effects in a few words."""
+    return ", ".join(f"{name} {'all' if math.isinf(size) else format(size, '.1e')}" for name, size in effect.items())
 
 
-def _cut(text: str, width: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _number(number: float) -> float | str:
+    return number if math.isfinite(number) else "all"
+
+
+def _plain(comparison: Comparison | str) -> Any:
+    if isinstance(comparison, str):
+        return comparison
+    return {"verdict": comparison.verdict, "relative": _number(comparison.relative)}

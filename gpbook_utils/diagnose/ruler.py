@@ -1,0 +1,118 @@
+"""Two readings on the ruler of :mod:`gpbook_utils.compare`, and what of them a report is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from gpbook_utils.compare import Comparison, compare, unit_roundoff
+from gpbook_utils.diagnose.causes import ROOTS
+from gpbook_utils.diagnose.guard import made_errors, told
+from gpbook_utils.diagnose.naming import cut
+from gpbook_utils.diagnose.readings import ALL, CALLS, MEAN, Reading, Subject, distance
+from gpbook_utils.diagnose.report import Finding, Quantity, Report
+from gpbook_utils.diagnose.rounding import Rounding
+
+
+def ranked(findings: Iterable[Finding], roots: tuple[str, ...] = ROOTS) -> tuple[Finding, ...]:
+    """Most influential first; causes that make other differences, ``roots``, before all."""
+
+    def key(finding: Finding) -> tuple[int, float]:
+        root = roots.index(finding.cause) if finding.cause in roots else len(roots)
+        # Of two that move as much, the one that has a name of its own comes first.
+        return root, -min(finding.size, 1e300) * (0.99 if finding.cause == "setting" else 1.0)
+
+    return tuple(sorted(findings, key=key))
+
+
+def missing(shown: Iterable[str], *readings: Reading) -> dict[str, str]:
+    """What was not compared of these readings, and why."""
+    found: dict[str, str] = {}
+    for name in ALL:
+        if name in CALLS or name in shown and all(name in reading.values for reading in readings):
+            continue
+        for reading in readings:
+            why = reading.absent.get(name) or reading.failures.get(name)
+            if why and name not in found:
+                found[name] = cut(why, 200)
+    return found
+
+
+def others_failed(side: Subject, reading: Reading) -> list[str]:
+    """A note for each quantity that could not be computed although the posterior could."""
+    if MEAN in reading.failures:
+        return []
+    others = {name: text for name, text in reading.failures.items() if name not in CALLS}
+    return [f"the {name} of {side.name} raised {text}" for name, text in others.items()]
+
+
+def with_warnings(report: Report, sides: list[Subject], readings: list[Reading]) -> Report:
+    """The report with a note of what the libraries warned, and of each warning that the caller's filters make an error.
+
+    The latter were none here.
+    """
+    notes = []
+    for side, reading in zip(sides, readings, strict=True):
+        errors = made_errors(reading.warnings)
+        notes += [
+            f"{side.name} warns {text}; your warning filters make an error of it, this diagnosis did not"
+            for text in errors
+        ]
+        notes += [f"{side.name} warns {text}" for text in told(reading.warnings) if text not in errors]
+        notes += [f"the {name} of {side.name} is {said}" for name, said in reading.said.items() if name not in CALLS]
+    return replace(report, notes=(*report.notes, *dict.fromkeys(notes)))
+
+
+def merged(reports: dict[str, Report], title: str) -> Report:
+    """The reports of the members of a list as one; a member's name stands before its paths and quantities."""
+    findings = [
+        replace(f, where=f"{name}.{f.where}" if f.where else name) for name, r in reports.items() for f in r.findings
+    ]
+    worst = max((r.rounding for r in reports.values()), key=lambda rounding: rounding.condition_number)
+
+    def named(part: str) -> dict[str, Any]:
+        return {f"{name}: {key}": v for name, r in reports.items() for key, v in getattr(r, part).items()}
+
+    notes = [f"{name}: {note}" for name, r in reports.items() for note in r.notes]
+    cures = " ".join(f"{name}: {r.cure}" for name, r in reports.items() if r.cure)
+    rows = max(r.rows for r in reports.values())
+    levels = {f"{name}: {key}": v for name, r in reports.items() for key, v in r.rounding.levels.items()}
+    return Report(
+        ranked(findings), named("quantities"), named("unexplained"), replace(worst, levels=levels),
+        tuple(notes), title, rows, named("missing"), cures,
+    )  # fmt: skip
+
+
+def quantity(
+    name: str, before: tuple[Reading, Reading], after: tuple[Reading, Reading], rounding: Rounding
+) -> Quantity:
+    """One quantity of two readings on the ruler, before and after."""
+    level = rounding.levels.get(name, 0.0)
+    ends = [_compared(name, *pair, level, rounding.dtype) for pair in (before, after)]
+    return Quantity(ends[0], ends[1], level)
+
+
+def _compared(name: str, a: Reading, b: Reading, level: float, dtype: torch.dtype) -> Comparison | str:
+    if name in a.failures and name in b.failures:
+        return f"both raised {cut(a.failures[name], 120)}"
+    for side, reading in (("a", a), ("b", b)):
+        if name in reading.failures:
+            return f"{side} raised {cut(reading.failures[name], 120)}"
+    p, q = a.values.get(name), b.values.get(name)
+    if p is None and q is None:
+        return "neither has it"
+    if p is None or q is None:
+        return "only one of the two has it"
+    if p.shape != q.shape:
+        return f"different shapes: {tuple(p.shape)} and {tuple(q.shape)}"
+    if math.isinf(distance(name, a, b)) or not torch.isfinite(p).all():
+        return "NaN or infinite entries"
+    flat_p, flat_q = (value.reshape(-1, value.shape[-1]) if value.dim() > 1 else value.reshape(-1) for value in (p, q))
+    norm = max(float(flat_p.norm()), float(flat_q.norm()))
+    # Chosen so that the ruler's bound is this quantity's level.
+    scale = max(level * norm / (2 * unit_roundoff(dtype)), torch.finfo(torch.float64).tiny)
+    return compare(flat_p, flat_q, size=1, scale=scale if math.isfinite(scale) else None, computed_in=dtype)
