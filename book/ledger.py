@@ -235,8 +235,8 @@ def _tally(verdicts: Iterable[str | None]) -> str:
 def _table(kind: str, head: str, body: str) -> str:
     """A table in a box that scrolls sideways where it must."""
     return (
-        f'<div class="gp-scroll" style="overflow-x: auto"><table class="gp-table{kind}"><thead><tr>{head}</tr></thead>'
-        f"{body}</table></div>"
+        f'<div class="gp-scroll" style="overflow-x: auto"><table class="gp-table{kind}"><colgroup><col></colgroup>'
+        f"<thead><tr>{head}</tr></thead>{body}</table></div>"
     )
 
 
