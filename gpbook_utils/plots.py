@@ -154,7 +154,7 @@ def bands(
         ax.set_xticks(x, [f"{value:g}" for value in x])
         ax.minorticks_off()
     axes[0][0].legend()
-    show(fig, alt=alt, caption=caption)
+    show(fig, alt=alt, caption=caption, colours=24)  # pale bands have many shades
 
 
 def matrices(titled: dict[str, object], *, alt: str, caption: str, ends: tuple[str, str] | None = None) -> None:

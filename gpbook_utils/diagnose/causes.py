@@ -8,7 +8,8 @@ CAUSES: dict[str, Cause] = {
     # Faults of the object, which make other differences: named first.
     "shared-parameters": Cause(
         "Both models hold this very object, so training or editing one changes the other.",
-        "Build a likelihood and a kernel for each model, or copy.deepcopy them.",
+        "Build a likelihood and a kernel for each model, or copy.deepcopy them, and train both again: what the first had "
+        "learnt is overwritten.",
         2,
     ),
     "shared-with-data": Cause(
@@ -37,7 +38,7 @@ CAUSES: dict[str, Cause] = {
     "target-shape": Cause(
         "Targets of another shape than the prior's are broadcast: of shape (n, 1) they are n data sets of one repeated "
         "value.",
-        "train_y.squeeze(-1).",
+        "train_y.squeeze(-1), and train again: the hyperparameters were fitted to n wrong data sets.",
         2,
     ),
     "no-training-data": Cause(

@@ -104,6 +104,8 @@ def _candidates(a: Subject, b: Subject, finding: Finding) -> Iterator[str]:
         yield f"{coarse.name}.double()"
     elif place is None or not place.leaf:
         return
+    elif finding.cause == "shared-parameters":
+        yield f"{place.here} = copy.deepcopy({place.here})"
     elif finding.cause in DATA:
         yield from _data(place)
     elif finding.cause == "requires-grad":
@@ -259,6 +261,8 @@ def cured(
     what = "this line" if count == 1 else "these lines"
     if not ran:
         return tuple(replace(f, code="") for f in mended), ""
+    if all(finding.cause == "shared-parameters" for finding in mended if finding.code):
+        return tuple(mended), ""  # copies share nothing, so that there is nothing to see on them
     if left:
         return tuple(mended), f"Tried on copies: with {what} this is left: {sizes(left)}."
     return tuple(mended), f"Tried on copies: with {what} the difference is gone."
@@ -276,7 +280,7 @@ def _alone(name: str, cause: str, where: str, n: int) -> Iterator[str]:
     elif cause == "stale-cache":
         yield f"{name}.train(), {name}.eval()"
     elif cause == "target-shape":
-        yield f"{name}.train_targets = {name}.train_targets.squeeze(-1)"
+        yield f"{name}.set_train_data(targets={name}.train_targets.squeeze(-1), strict=False)"
     elif cause == "mixed-dtype":
         yield f"{name}.double()"
     elif cause == "other-likelihood":
