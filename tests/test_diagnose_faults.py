@@ -205,7 +205,10 @@ def test_a_shared_likelihood_comes_first():
     assert report.findings[0].effect["predictive covariance"] > 1e-3
     kernel = RBFKernel()
     a, b = (ExactModel(*data(), kernel).eval() for _ in range(2))
-    assert found(explain_difference(a, b, grid())) == ["shared-parameters"]
+    report = explain_difference(a, b, grid())
+    assert found(report) == ["shared-parameters"]
+    exec(report.findings[0].code, {"copy": copy, "model_a": a, "model_b": b})
+    assert b.covar_module is not a.covar_module and found(explain_difference(a, b, grid())) == []
 
 
 def test_deepcopy_of_a_sparse_model_is_not_independent_of_it():

@@ -8,8 +8,8 @@ CAUSES: dict[str, Cause] = {
     # Faults of the object, which make other differences: named first.
     "shared-parameters": Cause(
         "Both models hold this very object, so training or editing one changes the other.",
-        "Build a likelihood and a kernel for each model, or copy.deepcopy them, and train both again: what the first had "
-        "learnt is overwritten.",
+        "Build a likelihood and a kernel for each model, or copy.deepcopy them, and train both again: what the first "
+        "had learnt is overwritten.",
         2,
     ),
     "shared-with-data": Cause(

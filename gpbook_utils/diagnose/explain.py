@@ -180,7 +180,7 @@ class _Explanation:
             (*ROOTS, "random-probes") if trained else ROOTS
         )  # of a likelihood that never repeats, any value is found
         findings, cure = ranked(self.findings, roots), ""
-        if unequal:
+        if unequal or any(f.cause == "shared-parameters" for f in findings):
             findings, cure = cured(a, b, findings, shown, rounding, fresh)
         quantities = {name: quantity(name, (self.before[0], self.before[1]), (last, fresh[1]), rounding)
                       for name in shown}  # fmt: skip
