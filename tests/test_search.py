@@ -30,6 +30,13 @@ QUERIES = {
     "optimizer": ("03_.*#the-optimiser-has-a-say", "optimiser"),
     "row order": ("12_.*#|07_.*#the-order|symptoms", "order"),
     "what is an ulp": ("glossary.*#term-ulp", "place"),
+    # What a stranger typed, at eleven at night
+    "loss different every call": ("symptoms.*#.*801", "801|likelihood"),
+    "mean does not change after setting lengthscale": ("symptoms.*#.*(stale|mean)|02_.*#kind-3", "mean"),
+    "SVGP not reproducible": ("symptoms.*#.*svgp", "SVGP"),
+    "forgot eval": ("symptoms", "eval"),
+    "likelihood changes from call to call": ("symptoms.*#.*801", "likelihood"),
+    "default argument kernel shared": ("symptoms", "share|train"),
     "explain_difference": ("11_.*#what-to-do|symptoms|intro", "explain_difference"),
 }
 
@@ -155,10 +162,10 @@ def test_sections_are_what_a_reader_reads():
     html = """<section id=top><h1>1. Title</h1><p>One
       line.</p><table><tr><td>a</td><td>b</td></tr><tr data-verdict=holds><td>again</td></tr></table>
       <button>Copy</button><script>no</script><div class="gp-evidence">no</div><img alt="x">
-      <section id=sub><h2>Sub<a class=headerlink>#</a></h2><pre>x = 1\ny</pre><p>Under<br>it.</p></section>
+      <section id=sub><h2>Sub<a class=headerlink>#</a></h2><div class=gp-words hidden>as said</div><pre>x = 1\ny</pre><p>Under<br>it.</p></section>
       <p>After.</p><dl class=glossary><dt id=term-ulp>ulp</dt><dd><p>A distance.</p></dd></dl></section>"""
     assert Sections(html).found == [
-        {"anchor": "top", "title": "1. Title", "text": "One line.\na b\nAfter.", "code": ""},
-        {"anchor": "sub", "title": "Sub", "text": "Under it.", "code": "x = 1\ny"},
-        {"anchor": "term-ulp", "title": "ulp", "text": "A distance.", "code": ""},
+        {"anchor": "top", "title": "1. Title", "text": "One line.\na b\nAfter.", "code": "", "words": ""},
+        {"anchor": "sub", "title": "Sub", "text": "Under it.", "code": "x = 1\ny", "words": "as said"},
+        {"anchor": "term-ulp", "title": "ulp", "text": "A distance.", "code": "", "words": ""},
     ]

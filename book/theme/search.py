@@ -14,6 +14,7 @@ CALL = "gpbookSections("  # what the script calls, with the sections of each pag
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
 # What starts a new line of an excerpt.
 BLOCKS = HEADINGS | {"p", "li", "tr", "pre", "dt", "dd", "figcaption", "summary", "div", "section", "table", "caption"}
+WORDS = "gp-words"
 # Elements without an end.
 VOID = {"area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 # What a reader does not read, or reads elsewhere too: the evidence of a claim stands beside its sentence.
@@ -24,10 +25,11 @@ SKIPPED_CLASSES = {"headerlink", "gp-evidence", "gp-notes", "gp-note", "gp-ledge
 class Sections(HTMLParser):
     """Collects the sections of a page: of each its anchor, its title, its prose, and its code with what that printed.
 
-    A term of the glossary is a section too.
+    A term of the glossary is a section too. Words in a hidden element of the class ``gp-words`` are what readers say
+    of a section in other words than it uses.
 
     >>> Sections("<section id=a><h1>Title</h1><p>Some <b>prose</b>.</p><pre>code()</pre></section>").found
-    [{'anchor': 'a', 'title': 'Title', 'text': 'Some prose.', 'code': 'code()'}]
+    [{'anchor': 'a', 'title': 'Title', 'text': 'Some prose.', 'code': 'code()', 'words': ''}]
     """
 
     def __init__(self, html: str) -> None:
@@ -67,6 +69,8 @@ class Sections(HTMLParser):
             part = "title"
         elif tag == "pre" and part:
             part = "code"
+        elif WORDS in values.get("class", "").split():
+            part = "words"
         self._open.append((tag, section, part))
         self._separate(tag)
 
@@ -93,7 +97,7 @@ class Sections(HTMLParser):
 
 def new_section(anchor: str) -> dict[str, str]:
     """A section of which nothing has been read yet."""
-    return {"anchor": anchor, "title": "", "text": "", "code": ""}
+    return {"anchor": anchor, "title": "", "text": "", "code": "", "words": ""}
 
 
 def tidy(line: str) -> str:

@@ -46,12 +46,12 @@ async function open() {
   const sections = new Promise((done) => (window.gpbookSections = done));
   await Promise.all([load("scripts/minisearch.js"), load("sections.js")]);
   const made = new MiniSearch({
-    fields: ["title", "chapter", "text", "code"],
+    fields: ["title", "chapter", "text", "code", "words"],
     storeFields: ["page", "anchor", "title", "chapter", "text", "code"],
     tokenize: words,
     processTerm: stem,
     searchOptions: {
-      boost: { title: 4, chapter: 1.5, code: 0.3 },
+      boost: { title: 4, words: 4, chapter: 1.5, code: 0.3 },
       // Exercises explain nothing, and an entry of the glossary only its own word.
       boostDocument: (id, term, { title, anchor }) =>
         /^(Exercises|Readings|Take-away|Bibliography)$/.test(title) ||
