@@ -83,16 +83,16 @@ def missed(found, place, shown):
 
 def test_what_readers_ask_leads_to_its_section(page, book):  # noqa: F811
     page.keyboard.press("/")
-    problems, marked = [], 0
+    problems, unmarked = [], []
     for query, (place, shown) in QUERIES.items():
         found = hits(page, query)
         problems += [f"{query}: {problem}" for problem in missed(found, place, shown)]
-        marked += any(words for *_, words in found)
+        unmarked += [] if any(words for *_, words in found) else [query]
         for address, *_ in found:
             path, _, anchor = address.removeprefix(book.as_uri()).strip("/").partition("#")
             assert f'id="{anchor}"' in (book / path).read_text()
     assert not problems, "\n".join(problems)
-    assert marked == len(QUERIES)
+    assert unmarked == ["SVGP not reproducible"]  # found by a row's hidden words, which no excerpt shows
 
 
 def test_a_miss_is_one():
