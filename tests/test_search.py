@@ -162,7 +162,8 @@ def test_sections_are_what_a_reader_reads():
     html = """<section id=top><h1>1. Title</h1><p>One
       line.</p><table><tr><td>a</td><td>b</td></tr><tr data-verdict=holds><td>again</td></tr></table>
       <button>Copy</button><script>no</script><div class="gp-evidence">no</div><img alt="x">
-      <section id=sub><h2>Sub<a class=headerlink>#</a></h2><div class=gp-words hidden>as said</div><pre>x = 1\ny</pre><p>Under<br>it.</p></section>
+      <section id=sub><h2>Sub<a class=headerlink>#</a></h2>
+      <div class=gp-words hidden>as said</div><pre>x = 1\ny</pre><p>Under<br>it.</p></section>
       <p>After.</p><dl class=glossary><dt id=term-ulp>ulp</dt><dd><p>A distance.</p></dd></dl></section>"""
     assert Sections(html).found == [
         {"anchor": "top", "title": "1. Title", "text": "One line.\na b\nAfter.", "code": "", "words": ""},
