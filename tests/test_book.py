@@ -272,7 +272,8 @@ READING = """() => {
 
 
 def test_an_article_is_read_as_one(browser, book):
-    limits = {"screens": (0, 14.5), "prose": (0.4, 1), "figures": (0.145, 1), "first": (0, 2), "clipped": (0, 0)}
+    # Browsers set the same text a line or two longer, hence the tenth of a screen.
+    limits = {"screens": (0, 14.1), "prose": (0.4, 1), "figures": (0.15, 1), "first": (0, 2), "clipped": (0, 0)}
     names = sorted(path.name for path in (book / "chapters").glob("*.html") if re.match(r"0[1-9]|1[0-2]", path.name))
     names = [name for name in names if Path(name).stem not in lint.FIRST_EDITION]
     assert names
