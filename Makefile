@@ -12,6 +12,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
 WHEEL  := _build/html/_static/gpbook-$(VERSION)-py3-none-any.whl
 A      :=
 SUBMISSIONS :=
+RELEASES :=
 # Two processes run the tests: most of a test is single-threaded. A module's tests, or a chapter's cells, stay together;
 # among the deep tests, those of a named group.
 TESTS := -m pytest -n 2 --dist loadfile
@@ -76,8 +77,11 @@ lab: $(READY)  ## open the chapters in JupyterLab
 	fi
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/book/lab" $(BIN)/jupyter lab intro.md
 
-record: $(READY)  ## record this machine, and what it shares with others
-	@$(BIN)/python -m book.records
+# A claim that falls here is news and no failure: status 1. What can't be recorded is one: status 2.
+record: $(READY)  ## record this machine; RELEASES="oldest newest": under others (noxfile.py)
+	@$(if $(RELEASES),TORCH=$(TORCH) $(BIN)/nox --session $(foreach release,$(RELEASES),"record($(release))"),\
+	    $(BIN)/python -m book.records $(C) || [ $$? -eq 1 ])
+	@$(BIN)/python -m book.notebooks run verdicts
 
 assignment: $(READY)  ## zip an assignment for students; A=NAME, or list them
 	@$(BIN)/python -m book.handouts $(if $(A),"$(A)")

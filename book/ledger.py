@@ -15,12 +15,14 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
+from statistics import mode
 
 from book import stored_claims
 from gpbook_utils import claims
 
 MARKS = {claims.HOLDS: "✓", claims.REFUTED: "✗", claims.UNOBSERVABLE: "○", "stale": "~", None: ""}
 UNDECIDED = "not decided yet"
+RELEASES = {"Python": "python", "torch": "torch", "GPyTorch": "gpytorch", "NumPy": "numpy"}  # in a fingerprint
 JUDGEMENTS = (claims.HOLDS, "holds within a range", claims.REFUTED)  # of a sentence of the folk answer
 
 
@@ -68,35 +70,51 @@ class Ledger:
         processors = {record["fingerprint"]["cpu"] for record in self.records}
         return f"{_count(len(processors), 'processor')} in {_count(len(self.records), 'setting')}"
 
+    def _asked(self, some: list[dict]) -> list[tuple[int, dict]]:
+        """The machines that ran any of these claims, with their numbers."""
+        ids = {claim["id"] for claim in some}
+        return [(number, record) for number, record in enumerate(self.records, 1) if ids & record["claims"].keys()]
+
     def _matrix(self, some: list[dict]) -> str:
-        """Claims × machines, these under the name of their processor."""
-        numbered = enumerate(self.records, 1)
+        """Claims × the machines that ran any of them, these under the name of their processor."""
+        asked = self._asked(some)
         names, settings = '<td colspan="2"></td>', '<th scope="col">claim</th><th scope="col">book</th>'
-        for processor, group in groupby(numbered, key=lambda item: item[1]["fingerprint"]["cpu"]):
+        for processor, group in groupby(asked, key=lambda item: item[1]["fingerprint"]["cpu"]):
             alike = list(group)
             names += f'<th scope="colgroup" colspan="{len(alike)}">{html.escape(processor)}</th>'
             for number, record in alike:
-                settings += f'<th scope="col">{number}<small>{html.escape(_setting(record))}</small></th>'
-        head = f"{names}</tr><tr>{settings}" if self.records else settings
-        return _table(" gp-ledger", head, f"<tbody>{''.join(map(self._row, some))}</tbody>")
+                settings += f'<th scope="col">{number}<small>{html.escape(self._setting(record))}</small></th>'
+        head = f"{names}</tr><tr>{settings}" if asked else settings
+        rows = "".join(self._row(claim, [record for _, record in asked]) for claim in some)
+        return _table(" gp-ledger", head, f"<tbody>{rows}</tbody>")
+
+    def _setting(self, record: dict) -> str:
+        """What tells it from the other settings of its processor; releases that most records have go without saying."""
+        found = record["fingerprint"]
+        branch = found["switches"].get("MKL_CBWR", "").lower()
+        releases = [
+            f"{name} {found[key]}"
+            for name, key in RELEASES.items()
+            if found[key] != mode(other["fingerprint"][key] for other in self.records)
+        ]
+        return ", ".join(filter(None, [found["aten"], _count(found["threads"], "thread"), branch, *releases]))
 
     def _summary(self, some: list[dict]) -> str:
         """How many claims these are, and where one of them does anything but hold."""
-        exceptions = []
-        for number, name in enumerate(["the book", *(f"machine {n}" for n in range(1, len(self.records) + 1))]):
-            others = [verdict for claim in some if (verdict := self._verdicts(claim)[number]) != claims.HOLDS]
-            if others:
+        asked, exceptions = self._asked(some), []
+        for name, verdicts in [
+            ("the book", [claim["verdict"] for claim in some]),
+            *((f"machine {number}", [verdict_in(record, claim) for claim in some]) for number, record in asked),
+        ]:
+            if others := [verdict for verdict in verdicts if verdict != claims.HOLDS]:
                 exceptions.append(f"{name}: {_tally(others)}")
-        fate = "; ".join(exceptions) or f"all hold here and on {_count(len(self.records), 'machine')}"
+        fate = "; ".join(exceptions) or f"all hold here and on {_count(len(asked), 'machine')}"
         return f"{_count(len(some), 'claim')}; {fate}"
 
-    def _verdicts(self, claim: dict) -> list[str | None]:
-        """The book's verdict of a claim, then each machine's."""
-        return [claim["verdict"], *(verdict_in(record, claim) for record in self.records)]
-
-    def _row(self, claim: dict) -> str:
-        there = [record["claims"].get(claim["id"], {}).get("measured", "") for record in self.records]
-        cells = map(_cell, self._verdicts(claim), [claim["measured"], *there])
+    def _row(self, claim: dict, asked: list[dict]) -> str:
+        there = [(verdict_in(record, claim), record["claims"].get(claim["id"], {})) for record in asked]
+        cells = [_cell(claim["verdict"], claim["measured"])]
+        cells += [_cell(verdict, entry.get("measured", "")) for verdict, entry in there]
         sentence = f'<span id="ledger-{claim["id"]}">{html.escape(claim["sentence"])}</span>'
         return f"<tr>{claims.LEFT}{sentence}</td>{''.join(cells)}</tr>"
 
@@ -204,17 +222,10 @@ def _description(record: dict) -> str:
         fingerprint["blas"],
         _count(fingerprint["threads"], "thread"),
         f"GPU {fingerprint['gpu']}",
-        f"torch {fingerprint['torch']}",
+        *(f"{name} {fingerprint[key]}" for name, key in RELEASES.items()),
         *([switches] if switches else []),
     ]
     return f"{', '.join(words)}; recorded {record['date']}"
-
-
-def _setting(record: dict) -> str:
-    """What tells it from the other settings of its processor."""
-    found = record["fingerprint"]
-    branch = found["switches"].get("MKL_CBWR", "").lower()
-    return ", ".join(filter(None, [found["aten"], _count(found["threads"], "thread"), branch]))
 
 
 def _link(id: str) -> str:

@@ -1,7 +1,6 @@
 """Records, written: every chapter runs here without being stored, and what it decides becomes this machine's record.
 
-``python -m book.records`` writes it, says where it disagrees with the book and what it shares with other machines, and
-brings the ledger page up to date.
+``python -m book.records`` writes it, and says where it disagrees with the book and what it shares with other machines.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import argparse
 import datetime
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from book import notebooks, stored_claims
@@ -75,14 +75,23 @@ def disagreements(decided: list[dict], book: list[dict]) -> list[str]:
     return lines
 
 
-def write(decided: list[dict], folder: str | Path) -> Path:
-    """Write this machine's record, whole or not at all, and return its path."""
+def write(decided: list[dict], folder: str | Path, keep: Iterable[str] = ()) -> Path:
+    """Write this machine's record, whole or not at all, and return its path.
+
+    Args:
+        decided: the claims of the chapters that ran.
+        folder: of the records.
+        keep: ids of other claims, whose entries stay if this machine's record has them.
+    """
     fingerprint = machine.fingerprint()
+    before = [record for record in records.load(folder) if record["machine"] == machine.identity(fingerprint)]
+    stays = {id: entry for record in before for id, entry in record["claims"].items() if id in set(keep)}
     record = {
         "machine": machine.identity(fingerprint),
         "date": datetime.date.today().isoformat(),
         "fingerprint": fingerprint,
-        "claims": {
+        "claims": stays
+        | {
             claim["id"]: {"verdict": claim["verdict"], "measured": claim["measured"], "digest": claims.digest(claim)}
             for claim in decided
         },
@@ -95,22 +104,22 @@ def write(decided: list[dict], folder: str | Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Decide every claim here and write this machine's record. Exit status 1 if a chapter fails or a claim falls."""
+    """Decide every claim here and write this machine's record. Exit status 1 if a claim falls, 2 if a chapter fails."""
     parser = argparse.ArgumentParser(prog="python -m book.records", description=main.__doc__)
+    parser.add_argument("chapter", nargs="?", default="", help="one chapter; claims of others keep their entries")
     parser.add_argument("--chapters", type=Path, default=Path("chapters"), help="default: %(default)s")
     parser.add_argument("--records", type=Path, default=Path("records"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        every = notebooks.select(options.chapters)
-        chapters = [path for path in every if path.name != notebooks.LEDGER]
-        book = stored_claims.read_all(chapters)
-        decided = decide(chapters)
-        path = write(decided, options.records)
-        for page in every[len(chapters) :]:
-            notebooks.run(page)
+        every = [path for path in notebooks.chapters(options.chapters) if path.name != notebooks.LEDGER]
+        chosen = [path for path in notebooks.select(options.chapters, options.chapter) if path in every]
+        book = stored_claims.read_all(every)
+        others = {claim["id"] for claim in book if claim["chapter"] not in {path.stem for path in chosen}}
+        decided = decide(chosen)
+        path = write(decided, options.records, keep=others)
     except (OSError, ValueError, notebooks.ChapterError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     print(f"written: {path}")
     differing = disagreements(decided, book)
     print("\n".join(differing) if differing else f"this machine agrees with the book on all {len(decided)} claims")

@@ -89,9 +89,24 @@ def test_making_a_record(tmp_path, capsys):
     kept = (tmp_path / "records" / f"{machine.identity()}.json").read_bytes()
     notebook.cells[0].source = "1 / 0"
     path.write_text(json.dumps(notebook))
-    assert written.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
+    assert written.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert (tmp_path / "records" / f"{machine.identity()}.json").read_bytes() == kept
+
+
+def test_one_chapter_is_recorded_and_the_others_keep_their_entries(tmp_path, capsys):
+    chapters, folder = tmp_path / "chapters", tmp_path / "records"
+    chapters.mkdir()
+    make_notebook(chapters / "01_x.ipynb", stored("kept"))
+    notebook = notebooks.read(make_notebook(chapters / "02_y.ipynb", stored("again")))
+    notebook.cells[0].source = "from gpbook_utils.claims import claim\nclaim('again', 'A sentence.', 1 == 1)"
+    (chapters / "02_y.ipynb").write_text(json.dumps(notebook))
+    written.write([a_claim("kept"), a_claim("again", "refuted"), a_claim("gone")], folder)
+    assert written.main(["2", "--chapters", str(chapters), "--records", str(folder)]) == 0
+    (record,) = records.load(folder)
+    assert {id: entry["verdict"] for id, entry in record["claims"].items()} == {"kept": "holds", "again": "holds"}
+    assert written.main(["3", "--chapters", str(chapters), "--records", str(folder)]) == 2
+    assert "there is no chapter '3'" in capsys.readouterr().err
 
 
 def test_a_record_holds_bits_of_one_edition(tmp_path, monkeypatch):
@@ -191,6 +206,18 @@ def test_machines_stand_under_their_processor_and_are_counted_apart(tmp_path):
     assert "<p>2 processors in 3 settings.</p>" in page
     assert 'colspan="2">One</th>' in page and 'colspan="1">An&lt;other</th>' in page
     assert ">2<small>AVX2, 1 thread, compatible</small>" in page
+
+
+def test_a_machine_stands_where_it_was_asked_with_the_releases_that_others_lack(tmp_path):
+    (record,) = records.load(written.write([a_claim()], tmp_path).parent)
+    alike = record["fingerprint"] | {"aten": "AVX2", "threads": 2, "switches": {}, "gpytorch": "1.15.2"}
+    usual = record | {"fingerprint": alike}
+    old = record | {"fingerprint": alike | {"gpytorch": "1.11"}, "claims": {"b": record["claims"]["a"]}}
+    book = [a_claim(), a_claim("b") | {"chapter": "02_y"}]
+    first, second = Ledger(book, [usual, usual, old])._repr_html_().split("01_x")[1].split("02_y")
+    assert ">2<small>AVX2, 2 threads</small>" in first and "all hold here and on 2 machines" in first
+    assert ">3<small>AVX2, 2 threads, GPyTorch 1.11</small>" in second and "on 1 machine<" in second
+    assert ">3<" not in first and ">2<" not in second
 
 
 def test_a_folk_sentence_comes_first_then_its_judgement_and_the_claims_that_decide_it():
