@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import gpytorch
 import torch
 from gpytorch.constraints import Interval
-from linear_operator.operators import AddedDiagLinearOperator
+from gpytorch.lazy import LazyEvaluatedKernelTensor
+from linear_operator.operators import AddedDiagLinearOperator, LinearOperator
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.errors import NanError, NotPSDError
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 from gpbook_utils import arguments, private
+from gpbook_utils.training.stationary import Covariances
 
 REASONS = {
     NanError: "the covariance has NaN entries",
@@ -150,38 +153,41 @@ def parameters_of(model: gpytorch.Module, likelihood: gpytorch.Module) -> list[T
 
 
 class GaussianLoss(torch.autograd.Function):
-    r"""-log N(r | 0, K + D) for a batch, D diagonal, with its gradient in closed form.
+    r"""-log N(r | 0, A) for a batch, with A = K + D and D diagonal, and its gradient in closed form.
 
-    The gradient with respect to K is :math:`\tfrac12 (A^{-1} - \alpha\alpha^\top)` with :math:`A = K + D` and
-    :math:`\alpha = A^{-1} r` [Rasmussen and Williams 2006, equation 5.9], so nothing is differentiated through the
-    Cholesky factorisation. A member whose factor is NaN has a NaN loss and gradient, and touches no other.
+    The gradient with respect to K is :math:`\tfrac12 (A^{-1} - \alpha\alpha^\top)` with :math:`\alpha = A^{-1} r`
+    [Rasmussen and Williams 2006, equation 5.9], so nothing is differentiated through the Cholesky factorisation. Of the
+    inverse LAPACK gives one triangle: there an entry counts twice, for its mirror image too, since K is symmetric.
+    A member whose factor is NaN has a NaN loss and gradient, and touches no other.
     """
 
     @staticmethod
-    def forward(ctx, factor: Tensor, covariance: Tensor, diagonal: Tensor, residual: Tensor) -> Tensor:
-        """``factor`` is the lower Cholesky factor of A, computed without a graph; D is given by its diagonal."""
-        half_way = torch.linalg.solve_triangular(factor, residual.unsqueeze(-1), upper=False)
-        alpha = torch.linalg.solve_triangular(factor.mT, half_way, upper=True).squeeze(-1)
+    def forward(ctx, covariance: Tensor, diagonal: Tensor, residual: Tensor):
+        """The loss, and what :func:`factorise` tells of failures; ``covariance`` is overwritten."""
+        covariance.diagonal(dim1=-2, dim2=-1).add_(diagonal)
+        factor, problems, jittered = factorise(covariance)
+        half_way = torch.linalg.solve_triangular(factor.mT, residual.unsqueeze(-1), upper=False)
+        alpha = torch.linalg.solve_triangular(factor, half_way, upper=True).squeeze(-1)
         ctx.save_for_backward(factor, alpha)
         log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return ((residual * alpha).sum(-1) + log_det + residual.shape[-1] * math.log(2 * math.pi)) / 2
+        loss = ((residual * alpha).sum(-1) + log_det + residual.shape[-1] * math.log(2 * math.pi)) / 2
+        return loss, problems, jittered
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx, upstream: Tensor, *_):
         """Gradients for K, the diagonal of D, and r."""
         factor, alpha = ctx.saved_tensors
-        half = upstream[..., None, None] / 2
-        # LAPACK's inverse lies in memory by columns; its transpose, which is equal, by rows, as K and all that made K.
-        gradient = torch.cholesky_inverse(factor).mT.mul_(half)
-        gradient.baddbmm_(half * alpha.unsqueeze(-1), alpha.unsqueeze(-2), alpha=-1)
-        return None, gradient, gradient.diagonal(dim1=-2, dim2=-1), alpha * upstream.unsqueeze(-1)
+        gradient = invert(factor).triu_()
+        gradient.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+        gradient.baddbmm_(alpha.unsqueeze(-1), alpha.unsqueeze(-2), alpha=-0.5).mul_(upstream[:, None, None])
+        return gradient, gradient.diagonal(dim1=-2, dim2=-1), alpha * upstream.unsqueeze(-1)
 
 
 class BatchLoss:
-    """Losses and gradients of a batch of models, row by row; a subclass says which loss, in ``_loss``.
+    """Losses and gradients of a batch of models, row by row; a subclass says which loss, in ``_objective``.
 
-    That takes a model, its likelihood and ``data``, and returns a loss for each member, the reasons of those that
-    failed, and the members that got jitter.
+    That takes a model and its likelihood, and returns a function of ``data``, which returns a loss for each member, the
+    reasons of those that failed, and the members that got jitter.
 
     Models are built for a few batch sizes only and kept; a batch between two sizes is filled up with copies.
 
@@ -190,7 +196,7 @@ class BatchLoss:
         members: the largest batch.
     """
 
-    _loss: Callable[..., tuple[Tensor, dict[int, str], set[int]]]
+    _objective: Callable[..., Callable[..., tuple[Tensor, dict[int, str], set[int]]]]
 
     def __init__(self, make_model: MakeModel, layout: Layout, members: int):
         self.make_model, self.layout, self.members = make_model, layout, members
@@ -199,7 +205,7 @@ class BatchLoss:
     def __call__(self, rows: Tensor, *data: Tensor) -> tuple[Tensor, Tensor, dict[int, str], set[int]]:
         """Losses of shape (b,) and gradients of shape (b, width) at ``rows`` of shape (b, width).
 
-        ``data``, each of shape (b, ...), go to ``_loss``: what each member has of its own beside its parameters.
+        ``data``, each of shape (b, ...), go to the objective: what each member has of its own beside its parameters.
         Also returns, for each row whose loss is NaN, the reason, and the rows to whose covariance GPyTorch's jitter was
         added, as it is whenever a factorisation fails at first.
         """
@@ -208,27 +214,24 @@ class BatchLoss:
         size = max(count, min(-(-count // step) * step, self.members))
         if size not in self.models:
             model, likelihood = build(self.make_model, torch.Size([size]))
-            self.models[size] = model.train(), likelihood.train(), parameters_of(model, likelihood)
-        model, likelihood, parameters = self.models[size]
+            self.models[size] = self._objective(model.train(), likelihood.train()), parameters_of(model, likelihood)
+        objective, parameters = self.models[size]
         padded, *filled = (_fill(part, size) for part in (rows, *data))
         self.layout.write(padded, parameters)
         try:
             with torch.enable_grad(), gpytorch.settings.debug(False):  # debug compares the inputs with themselves
-                loss, problems, jittered = self._loss(model, likelihood, *filled)
+                loss, problems, jittered = objective(*filled)
                 if loss.shape != (size,):
                     raise ValueError(f"a batch of {size} models must have {size} losses; got shape {tuple(loss.shape)}")
                 free = [parameter for parameter in parameters if parameter.requires_grad]
-                found = iter(torch.autograd.grad(loss.sum(), free, allow_unused=True))
+                found = iter(torch.autograd.grad(loss.sum(), free, materialize_grads=True))
         except tuple(REASONS) as error:  # GPyTorch's own objective, which does not say of which member
             return self._one_by_one(rows, *data) if count > 1 else self._failed(rows, error)
-        gradient = torch.zeros_like(padded)
-        for slot, parameter in zip(self.layout.slots, parameters, strict=True):
-            part = next(found) if parameter.requires_grad else None
-            if part is not None:
-                gradient[:, slot.columns] = part.reshape(size, -1)
-        loss, gradient = loss.detach()[:count], gradient[:count]
+        parts = [next(found) if parameter.requires_grad else torch.zeros_like(parameter) for parameter in parameters]
+        gradient = torch.cat([part.reshape(size, -1) for part in parts], 1)[:count]
+        loss = loss.detach()[:count]
         problems = {row: reason for row, reason in problems.items() if row < count}
-        for row in (~(loss.isfinite() & gradient.isfinite().all(-1))).nonzero().flatten().tolist():
+        for row in (~(loss + gradient.sum(-1)).isfinite()).nonzero().flatten().tolist():
             problems.setdefault(row, "the loss or its gradient is not finite")
             loss[row] = torch.nan
         return loss, gradient, problems, {row for row in jittered if row < count}
@@ -252,42 +255,56 @@ class ExactLoss(BatchLoss):
 
     Args:
         make_model, layout, members: as for :class:`BatchLoss`.
-        closed_form: the gradient in closed form, or else GPyTorch's own objective and automatic differentiation, which
-            is slower, and with one member gives exactly the numbers of a plain loop.
+        closed_form: the gradient of the Gaussian in closed form, and that of kernels too where
+            :mod:`gpbook_utils.training.stationary` knows them; or else GPyTorch's own objective and automatic
+            differentiation, which is slower, and with one member gives exactly the numbers of a plain loop. It is taken
+            too for data that are not on the CPU.
     """
 
     def __init__(self, make_model: MakeModel, layout: Layout, members: int, closed_form: bool = True):
         super().__init__(make_model, layout, members)
         self.closed_form = closed_form
+        self.covariances = Covariances()
 
-    def _loss(self, model, likelihood) -> tuple[Tensor, dict[int, str], set[int]]:
-        if not self.closed_form:
-            objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
-            return -objective(model(*model.train_inputs), model.train_targets), {}, set()
-        with gpytorch.settings.lazily_evaluate_kernels(False):  # all of K is needed, at once
-            observed = likelihood(model(*model.train_inputs))
-        covariance, diagonal = split(observed.lazy_covariance_matrix)
-        residual = model.train_targets - observed.mean
-        system = covariance.detach().clone()
-        system.diagonal(dim1=-2, dim2=-1).add_(diagonal.detach())
-        factor, problems, jittered = factorise(system)
-        log_density = -GaussianLoss.apply(factor, covariance, diagonal.expand_as(residual), residual)
-        if any(True for _ in model.named_priors()) or any(True for _ in model.added_loss_terms()):
-            objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
-            log_density = private.with_other_terms(objective, log_density)
-        return -log_density / residual.shape[-1], problems, jittered
+    def _objective(self, model, likelihood):
+        objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+        inputs, targets = model.train_inputs, model.train_targets
+        if not self.closed_form or targets.device.type != "cpu":
+            return lambda: (-objective(model(*inputs), targets), {}, set())
+
+        def loss():
+            observed = likelihood(model(*inputs))
+            matrix, diagonal = split(observed.lazy_covariance_matrix)
+            residual = targets - observed.mean
+            loss, problems, jittered = GaussianLoss.apply(self._dense(matrix), diagonal.expand_as(residual), residual)
+            if any(True for _ in model.named_priors()) or any(True for _ in model.added_loss_terms()):
+                loss = -private.with_other_terms(objective, -loss)
+            return loss / residual.shape[-1], problems, jittered
+
+        return loss
+
+    def _dense(self, matrix: LinearOperator) -> Tensor:
+        """A covariance of shape (b, n, n) that no graph holds: by the faster way where there is one, or GPyTorch's."""
+        if isinstance(matrix, LazyEvaluatedKernelTensor):
+            plain = matrix.x1 is matrix.x2 and not matrix.last_dim_is_batch
+            if plain and self.covariances.can(matrix.kernel, matrix.x1):
+                return self.covariances(matrix.kernel, matrix.x1)
+        return matrix.to_dense().clone(memory_format=torch.contiguous_format)
 
 
 def _fill(part: Tensor, size: int) -> Tensor:
     """``part``, of shape (b, ...), with copies of its last member up to (size, ...)."""
+    if len(part) == size:
+        return part
     return torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])])
 
 
 def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
-    """Cholesky factors of a batch of shape (b, n, n), each member on its own.
+    """Upper Cholesky factors of a batch of shape (b, n, n), each member on its own and in its own place.
 
     A member that is not positive definite gets GPyTorch's jitter, as it would alone; if that does not help, or if it
-    has NaN entries, its factor is NaN.
+    has NaN entries, its factor is NaN. Below the diagonal the covariances stay as they were: LAPACK works in its lower
+    triangle, by columns, which is the upper one by rows.
 
     Returns:
         The factors, the reason for each member without one, and the members to which jitter was added.
@@ -296,27 +313,38 @@ def factorise(covariance: Tensor) -> tuple[Tensor, dict[int, str], set[int]]:
     >>> factor[0].diagonal().tolist(), problems
     ([1.0, 1.0], {1: 'the covariance is not positive definite'})
     """
-    factor, info = torch.linalg.cholesky_ex(covariance)
+    potrf = get_lapack_funcs("potrf", dtype=covariance.numpy().dtype)
+    diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+    given = diagonal.clone()
+    failed = [potrf(matrix.T, lower=True, clean=False, overwrite_a=True)[1] for matrix in covariance.numpy()]
     problems, jittered = {}, set()
-    for member in info.nonzero().flatten().tolist():
+    for member in (diagonal.sum(-1).isnan() | torch.tensor(failed).bool()).nonzero().flatten().tolist():
+        lower = covariance[member].tril(-1)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about the jitter, which the caller learns of
-                factor[member] = psd_safe_cholesky(covariance[member])
+                covariance[member] = psd_safe_cholesky(lower + lower.mT + given[member].diag()).mT
             jittered.add(member)
         except (NanError, NotPSDError) as error:
             problems[member] = REASONS[type(error)]
-            factor[member] = torch.nan
-    return factor, problems, jittered
+            covariance[member] = torch.nan
+    return covariance, problems, jittered
 
 
-def split(covariance) -> tuple[Tensor, Tensor]:
-    """A covariance as a dense matrix plus a diagonal, of shapes (b, n, n) and (b, n); without building a sum."""
+def invert(factor: Tensor) -> Tensor:
+    """The upper triangles of the inverses of matrices with these upper Cholesky factors, in their place."""
+    potri = get_lapack_funcs("potri", dtype=factor.numpy().dtype)
+    for matrix in factor.numpy():
+        potri(matrix.T, lower=True, overwrite_c=True)
+    return factor
+
+
+def split(covariance: LinearOperator) -> tuple[LinearOperator, Tensor]:
+    """A covariance as a matrix plus a diagonal, of shapes (b, n, n) and (b, n); without building a sum."""
     if isinstance(covariance, AddedDiagLinearOperator):
         matrix, diagonal = private.terms(covariance)
-        return matrix.to_dense(), diagonal.diagonal(dim1=-2, dim2=-1)
-    dense = covariance.to_dense()
-    return dense, dense.new_zeros(dense.shape[:-1])
+        return matrix, diagonal.diagonal(dim1=-2, dim2=-1)
+    return covariance, torch.zeros(covariance.shape[:-1], dtype=covariance.dtype)
 
 
 def build(make_model: MakeModel, batch_shape: torch.Size) -> tuple[gpytorch.Module, gpytorch.Module]:

@@ -218,9 +218,9 @@ class VariationalLoss(BatchLoss):
         super().__init__(_Started(make_model), layout, members)
         self.num_data = num_data
 
-    def _loss(self, model, likelihood, x: Tensor, y: Tensor):
+    def _objective(self, model, likelihood):
         objective = gpytorch.mlls.VariationalELBO(likelihood, model, num_data=self.num_data)
-        return -objective(model(x), y), {}, set()
+        return lambda x, y: (-objective(model(x), y), {}, set())
 
     def of_all(self, rows: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and gradient over all data, block by block: the mean over the data of the blocks' means."""

@@ -170,12 +170,12 @@ def fit_restarts(
 
 
 def batch_size(n: int) -> int:
-    """How many n × n matrices of float64 stay in a processor's cache together: about 1.3 MB, and at most 64 of them.
+    """How many n × n matrices of float64 are best together: 2.6 MB, which a processor's caches hold, and at most 64.
 
     >>> [batch_size(n) for n in (10, 50, 100, 200, 400)]
-    [64, 64, 16, 4, 1]
+    [64, 64, 32, 8, 2]
     """
-    return max(1, min(64, 160_000 // n**2))
+    return max(1, min(64, 320_000 // n**2))
 
 
 @dataclass
@@ -191,12 +191,11 @@ class _Path:
 
 def _train(make_model, rows: Tensor, members: int, closed_form: bool, settings: dict, dtype) -> list[_Path]:
     """Train some starts in one thread, here or in a worker; nothing global is different afterwards."""
-    with computing(1, dtype):
+    with computing(1, dtype), threadpool_limits(1, "blas"):  # SciPy's BLAS has threads of its own
         loss = ExactLoss(make_model, Layout(make_model), members, closed_form)
         if settings["optimizer"] in STEPWISE:
             return _stepwise(loss, rows, STEPWISE[settings["optimizer"]], settings["lr"], settings["steps"])
-        with threadpool_limits(1, "blas"):  # SciPy has a BLAS of its own, whose threads wait for each other
-            return _lbfgs(loss, rows, members, settings["tol"], settings["steps"])
+        return _lbfgs(loss, rows, members, settings["tol"], settings["steps"])
 
 
 def _stepwise(loss, rows: Tensor, optimizer, lr: float, steps: int) -> list[_Path]:
