@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, held_caches
 from gpbook_utils.diagnose.contents import HELD, JUDGED
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run
@@ -36,7 +37,8 @@ from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity
 from gpbook_utils.diagnose.tree import drop_caches
 
 EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what experiments.exact() sets
-TITLE = "one model, with itself"
+SWITCHED = "random-probes", "cholesky-switch"
+TITLE, SIDES = "one model, with itself", ("now", "repaired")
 
 
 def check_model(
@@ -130,11 +132,11 @@ def _report(case: Case, notes: list[str]) -> Report:
     if before.values.keys() - {*CALLS} - clean.values.keys():
         clean = case.fresh  # the exact settings raise where the model's own do not
     shown = [name for name in names(before) if name not in CALLS]
-    quantities = {name: quantity(name, (before, clean), (clean, clean), rounding) for name in shown}
+    quantities = {name: quantity(name, (before, clean), (clean, clean), rounding, SIDES) for name in shown}
     for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
         called = Reading({posterior: before.values[call]} if call in before.values else {}, before.failures)
         if distance(posterior, called, clean) > rounding.levels.get(posterior, 0.0):
-            quantities[call] = quantity(posterior, (called, clean), (clean, clean), rounding)
+            quantities[call] = quantity(posterior, (called, clean), (clean, clean), rounding, SIDES)
     levels = {name: rounding.levels.get(name, 0.0) for name in shown}
     rest = {} if case.found else {n: distance(n, before, clean) for n in shown}
     rest = {name: size for name, size in rest.items() if size > levels[name]}
@@ -142,9 +144,13 @@ def _report(case: Case, notes: list[str]) -> Report:
     if why := unknown_noise(case.subject):
         absent[PREDICTIVE] = why
         quantities.pop(PREDICTIVE, None)
-    findings = cured_alone(case, ranked(case.found))
+    # Whoever calls a model in training mode at its training inputs trains it: then probes are the answer, not the mode.
+    trains = case.subject.model.training and CALL_MEAN in before.values
+    findings = cured_alone(case, ranked(case.found, (*ROOTS, *SWITCHED) if trains else ROOTS))
     rows = case.subject.inputs[0].shape[-2]
-    return Report(findings, quantities, rest, replace(rounding, levels=levels), tuple(notes), TITLE, rows, absent)
+    return Report(
+        findings, quantities, rest, replace(rounding, levels=levels), tuple(notes), TITLE, rows, absent, sides=SIDES
+    )
 
 
 def _clean(side: Subject) -> Reading:

@@ -13,7 +13,7 @@ from gpytorch.kernels import RFFKernel
 from torch import nn
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import ask, prepared
+from gpbook_utils.diagnose.asking import ask, number_of_data, prepared
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import (
     OTHER_SEED,
@@ -28,7 +28,7 @@ from gpbook_utils.diagnose.experiments import (
     stills,
 )
 from gpbook_utils.diagnose.guard import changed_settings, seed
-from gpbook_utils.diagnose.readings import CALLS, POSTERIOR_OF, Reading, Subject, distance, number_of_data
+from gpbook_utils.diagnose.readings import CALLS, POSTERIOR_OF, Reading, Subject, distance
 from gpbook_utils.diagnose.tree import caches_of, modules_of
 
 LIMIT = "gpytorch.settings.max_cholesky_size"
@@ -115,8 +115,9 @@ def _settings(love: bool) -> Any:
 
     def trials(case: Case) -> Iterator[Trial]:
         for name, fields in changed_settings().items():
-            if name == "max_cholesky_size" or love != (name == "fast_pred_var"):
-                continue  # what that does is found as cholesky-switch and random-probes
+            # What the one does is found as cholesky-switch and random-probes; the other changes no number.
+            if name in ("max_cholesky_size", "debug") or love != (name == "fast_pred_var"):
+                continue
             mine, default = (", ".join(str(pair[i]) for pair in fields.values()) for i in (0, 1))
             yield Trial(f"gpytorch.settings.{name}", mine, default, under=(at_default(fields),), call=True)
 
@@ -257,11 +258,12 @@ RANDOM = (
     Experiment("random-call", _dropout, stills, unless=_RANDOM),
     Experiment("random-call", _any_draw, stills, unless=_RANDOM),
 )
+ITERATED = (Experiment("cholesky-switch", _limit, _iterations),)
 CALLED = (
     Experiment("mode", _modes),
     *RANDOM,
     Experiment("love", _settings(True)),
     Experiment("setting", _settings(False)),
-    Experiment("cholesky-switch", _limit, _iterations),
+    *ITERATED,
 )
 FILLED = (Experiment("stale-buffer", _train_and_back, settled=True),)

@@ -16,7 +16,7 @@ from gpbook_utils.diagnose.asking import is_sampled, raw_inputs
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import VISIBLE, Case, Effect, Experiment, Trial, shift
 from gpbook_utils.diagnose.memory import overlap, overlaps_itself, tensors_of, trainable
-from gpbook_utils.diagnose.readings import COVARIANCE, LIKELIHOOD, MEAN, Reading, distance, names
+from gpbook_utils.diagnose.readings import COVARIANCE, LIKELIHOOD, MEAN, Reading, Subject, distance, names
 from gpbook_utils.diagnose.tree import drop_caches, modules_of
 
 
@@ -251,20 +251,25 @@ def _fits_better(case: Case, trial: Trial, base: Reading) -> Effect | None:
 def _with_data(case: Case) -> Iterator[Trial]:
     """Would training the model move its data, or x?"""
     side = case.subject
+    for path, parameter, hit in overlapping(side):
+        joint = Replica((side.model, side.likelihood, *hit.values(), parameter))
+        shift(joint.of(parameter).data)
+        sizes = {name: _relative(tensor, joint.of(tensor)) for name, tensor in hit.items()}
+        moved = ", ".join(f"{name} by {size:.1e} (relative)" for name, size in sizes.items())
+        detail = f"Changing the parameter by a hundredth moves {moved}."
+        yield Trial(path, f"memory of {', '.join(hit)}", "its own memory", effect=sizes, detail=detail)
+
+
+def overlapping(side: Subject) -> list[tuple[str, Tensor, dict[str, Tensor]]]:
+    """The parameters that lie in memory of data or x, each with its path and with what it shares memory."""
     data: dict[str, Tensor] = {"x": side.inputs[0]} if side.inputs else {}
     for tensor in getattr(side.model, "train_inputs", None) or ():
         data["train_inputs"] = tensor
     targets = getattr(side.model, "train_targets", None)
     data |= {"train_targets": targets} if targets is not None else {}
-    for path, parameter in trainable(side.model, side.likelihood).items():
-        hit = [name for name, tensor in data.items() if overlap(parameter, tensor)]
-        if hit:
-            joint = Replica((side.model, side.likelihood, *data.values(), parameter))
-            shift(joint.of(parameter).data)
-            sizes = {name: _relative(data[name], joint.of(data[name])) for name in hit}
-            moved = ", ".join(f"{name} by {size:.1e} (relative)" for name, size in sizes.items())
-            detail = f"Changing the parameter by a hundredth moves {moved}."
-            yield Trial(path, f"memory of {', '.join(hit)}", "its own memory", effect=sizes, detail=detail)
+    hits = [(path, p, {name: t for name, t in data.items() if overlap(p, t)})
+            for path, p in trainable(side.model, side.likelihood).items()]  # fmt: skip
+    return [hit for hit in hits if hit[2]]
 
 
 def _within(case: Case) -> Iterator[Trial]:

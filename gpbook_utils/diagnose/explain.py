@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from gpbook_utils.diagnose.asking import LARGE, number_of_data
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.check import case_of
-from gpbook_utils.diagnose.circumstances import RANDOM, STALE
-from gpbook_utils.diagnose.contents import HELD
+from gpbook_utils.diagnose.circumstances import ITERATED, RANDOM, STALE
+from gpbook_utils.diagnose.contents import HELD, JUDGED
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, reading_after, run, settled
 from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import both_subjects, paired
@@ -20,7 +21,6 @@ from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import RAISED, message
 from gpbook_utils.diagnose.readings import (
     CALLS,
-    LARGE,
     MEAN,
     POSTERIOR_OF,
     PREDICTIVE,
@@ -28,7 +28,6 @@ from gpbook_utils.diagnose.readings import (
     Subject,
     distance,
     names,
-    number_of_data,
     read,
 )
 from gpbook_utils.diagnose.remedies import cured
@@ -40,7 +39,7 @@ from gpbook_utils.diagnose.tree import drop_caches
 from gpbook_utils.diagnose.walk import Change, Difference, joined
 
 # Of one model alone, what its user should hear of even where another model is beside it.
-ALONE = tuple(row for row in HELD if row.cause in ("skipped-transform", "other-likelihood"))
+ALONE = tuple(r for r in (*HELD, *JUDGED) if r.cause in ("skipped-transform", "other-likelihood", "collapsed-inputs"))
 
 
 def explain_difference(
@@ -141,7 +140,7 @@ class _Explanation:
         run(case, (*STALE, *ALONE))
         if MEAN in case.fresh.values:
             if not any(f.where.endswith("max_cholesky_size") for f in self.findings):  # of both: one setting
-                run(case, RANDOM)
+                run(case, (*RANDOM, *(ITERATED if self._by_iterations() else ())))
         else:
             run(case, [row for row in (*HELD, *RAISED) if row.cause in _ERRORS])
         if message(case):
@@ -149,6 +148,12 @@ class _Explanation:
         self.notes += others_failed(case.subject, case.before)
         known = {f.cause for f in self.findings} - {"stale-cache", *_ERRORS}
         self.findings += [_of(case.subject, f) for f in case.found if f.cause not in known]
+
+    def _by_iterations(self) -> bool:
+        """Whether the two differ otherwise than Cholesky has it."""
+        calm = [case.calm for case in self.cases]
+        levels = {name: self.rounding.levels.get(name, 0.0) for name in names(*self.before)}
+        return any(abs(distance(n, *self.before) - distance(n, *calm)) > 2 * level for n, level in levels.items())
 
     def _attributed(self, shown: list[str], fresh: list[Reading]) -> Report:
         """Exchange the differences in state, and report with what was found before."""

@@ -12,7 +12,7 @@ from gpytorch.likelihoods.noise_models import FixedGaussianNoise
 from torch import Tensor
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import by_posterior
+from gpbook_utils.diagnose.asking import by_posterior, dtype_of, far_out
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import (
     SLIGHT,
@@ -33,9 +33,8 @@ from gpbook_utils.diagnose.readings import (
     Reading,
     Subject,
     distance,
-    dtype_of,
-    far_out,
     read,
+    rows_of,
 )
 from gpbook_utils.diagnose.tree import drop_caches, modules_of
 from gpbook_utils.diagnose.walk import Difference
@@ -51,7 +50,7 @@ def _other_mode(case: Case, trial: Trial, base: Reading) -> Effect | None:
     """What the other code path moves."""
     with torch.set_grad_enabled(not torch.is_grad_enabled()):
         after = reading_after(case.subject)
-    return moved(base, after, case.rounding, None, trial.least, trial.times) or None
+    return moved(base, after, case.rounding, None, trial.least) or None
 
 
 def _half(case: Case) -> Iterator[Trial]:
@@ -60,34 +59,40 @@ def _half(case: Case) -> Iterator[Trial]:
     m = x.shape[-2]
     if m < 2 or MEAN not in case.calm.values:
         return
-    far = far_out(x)
-    kept = far.argsort()[: max(1, m // 2)].sort().values
-    parts = tuple(part[..., kept.to(part.device), :] for part in case.subject.inputs)
-    rows = case.subject.rows
-    farthest = int(far.argmax() if rows is None else rows[far.argmax()])
-    yield Trial(
-        f"x[{farthest}]", f"{m} rows in one call", f"{len(kept)} rows",
-        inputs=parts, only=(PRIOR, MEAN, COVARIANCE), least=case.slight(), times=3,
-    )  # fmt: skip
+    order = far_out(x).argsort()
+    kept, others = order[: max(1, m // 2)].sort().values, order[:-1].sort().values
+    alone = _of_rows(case, kept)
+    effect = _parted(case, case.calm, m, kept, alone)
+    if effect:
+        # Is it the farthest row? Then it is gone without that one.
+        gone = not _parted(case, _of_rows(case, others), m - 1, torch.searchsorted(others, kept), alone)
+        rows = case.subject.rows
+        where = f"x[{int(order[-1] if rows is None else rows[order[-1]])}]" if gone else "x"
+        yield Trial(where, f"{m} rows in one call", f"{len(kept)} rows", effect=effect)
 
 
-def _rows_alone(case: Case, trial: Trial, base: Reading) -> Effect | None:
-    """How far the block of some rows is from the answer to these rows alone."""
-    if trial.inputs is None or trial.only is None:
-        return None
-    m, alone = case.subject.inputs[0].shape[-2], case.read(trial)
-    kept = far_out(case.subject.inputs[0]).argsort()[: trial.inputs[0].shape[-2]].sort().values
-    block = Reading()
-    for name in trial.only:
+def _of_rows(case: Case, rows: Tensor) -> Reading:
+    """The answer to some rows of x alone."""
+    parts = tuple(part[..., rows.to(part.device), :] for part in case.subject.inputs)
+    return case.read(Trial("", "", "", inputs=parts, only=(PRIOR, MEAN, COVARIANCE)))
+
+
+def _parted(case: Case, base: Reading, m: int, kept: Tensor, alone: Reading) -> Effect:
+    """How far some of the m rows of a reading are from the answer to these rows alone, on the scale of all rows."""
+    effect, prior = {}, alone.values.get(PRIOR)
+    for name in (PRIOR, MEAN, COVARIANCE):
         value, other = base.values.get(name), alone.values.get(name)
         if value is None or other is None:
             continue
-        tasks = value.shape[-1] // m
-        if tasks * m != value.shape[-1] or other.shape[-1] != tasks * len(kept):
+        block = rows_of(value, kept, m, matrix=name != MEAN)
+        if block.shape != other.shape:
             continue
-        rows = (kept.unsqueeze(-1) * tasks + torch.arange(tasks)).flatten()
-        block.values[name] = value[..., rows] if name == MEAN else value[..., rows, :][..., rows]
-    return moved(block, alone, case.rounding, list(block.values), trial.least, trial.times) or None
+        share = (len(kept) / m) ** (0.5 if name == MEAN else 1.0)
+        size = float((block - other).norm() / torch.maximum(block.norm(), share * value.norm()))
+        least = max(case.slight(), 3 * case.rounding.levels.get(name, 0.0))
+        if size > least and beside_prior(prior, name, block, other) > case.slight():
+            effect[name] = size
+    return effect
 
 
 def _last_place(case: Case) -> Iterator[Trial]:
@@ -136,11 +141,17 @@ def _added(case: Case) -> Iterator[Trial]:
 
 
 def _jitter(case: Case) -> Iterator[Trial]:
-    """Does the jitter of a variational strategy show?"""
+    """Does the jitter of a variational strategy show, where it is larger than the library's?
+
+    A whitened q(u) was trained for its jitter: with another, it answers otherwise, and neither is at fault.
+    """
+    usual = gpytorch.settings.variational_cholesky_jitter.value(dtype_of(case.subject.model))
     for path, module in modules_of(case.subject.model):
         if not private.jitter_value.held_by(module) or not private.started(module, None):
             continue  # no strategy, or one whose q(u) is still to be drawn
         value = float(getattr(module, "jitter_val"))  # noqa: B009
+        if value <= usual:
+            continue
 
         def less(replica: Replica, module: torch.nn.Module = module, value: float = value) -> None:
             replica.of(module).jitter_val = value / 10
@@ -154,16 +165,20 @@ def _against_prior(case: Case, trial: Trial, base: Reading) -> Effect | None:
     """What moves, also against the prior: where next to nothing is left of a quantity, that may well be jitter."""
     after = case.read(trial)
     effect = moved(base, after, case.rounding, trial.only, trial.least)
-    prior = base.values.get(PRIOR)
-    for name in list(effect):
-        p, q = base.values.get(name), after.values.get(name)
-        if p is None or q is None or p.shape != q.shape:
-            del effect[name]
-        elif prior is not None:
-            scale = prior.norm() if name == COVARIANCE else prior.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().norm()
-            if float((p - q).norm()) < trial.least * float(scale):
-                del effect[name]
-    return effect or None
+    return {
+        name: size
+        for name, size in effect.items()
+        if math.isfinite(size)
+        and beside_prior(base.values.get(PRIOR), name, base.values[name], after.values[name]) > trial.least
+    } or None
+
+
+def beside_prior(prior: Tensor | None, name: str, p: Tensor, q: Tensor) -> float:
+    """The size of a difference on the scale of the prior."""
+    if prior is None:
+        return math.inf
+    scale = prior.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().norm() if name == MEAN else prior.norm()
+    return float((p - q).norm() / scale)
 
 
 def _clamped(case: Case) -> Iterator[Trial]:
@@ -223,7 +238,7 @@ def _reused(case: Case) -> Iterator[Trial]:
 
 NUMERICAL = (
     Experiment("grad-mode", _gradients, _other_mode, settled=True),
-    Experiment("batch-dependence", _half, _rows_alone, settled=True),
+    Experiment("batch-dependence", _half, settled=True),
     Experiment("far-from-origin", _last_place, _seen, settled=True),
     Experiment("jitter-added", _added, settled=True),
     Experiment("jitter", _jitter, _against_prior, settled=True),

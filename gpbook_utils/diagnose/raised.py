@@ -13,9 +13,10 @@ from gpytorch.kernels import GridInterpolationKernel
 from torch import Tensor
 
 from gpbook_utils.diagnose import private
+from gpbook_utils.diagnose.asking import dtype_of
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import Case, Experiment, Trial, reading_after
-from gpbook_utils.diagnose.readings import CALL_MEAN, CALLS, MEAN, PRIOR, dtype_of
+from gpbook_utils.diagnose.readings import CALL_MEAN, CALLS, MEAN, PRIOR
 from gpbook_utils.diagnose.rounding import system_of
 from gpbook_utils.diagnose.tree import modules_of
 

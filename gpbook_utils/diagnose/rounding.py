@@ -11,12 +11,21 @@ import torch
 from torch import Tensor
 
 from gpbook_utils.compare import unit_roundoff
-from gpbook_utils.diagnose.asking import answer_of, core, is_sampled, observed, speaks_posterior, strategy_of
+from gpbook_utils.diagnose.asking import (
+    LARGE,
+    answer_of,
+    core,
+    dtype_of,
+    is_sampled,
+    number_of_data,
+    observed,
+    speaks_posterior,
+    strategy_of,
+)
 from gpbook_utils.diagnose.readings import (
     CALL_COVARIANCE,
     CALL_MEAN,
     CALLS,
-    LARGE,
     MEAN,
     ONE_NUMBER,
     POSTERIOR_OF,
@@ -25,9 +34,7 @@ from gpbook_utils.diagnose.readings import (
     Reading,
     Subject,
     distance,
-    dtype_of,
     names,
-    number_of_data,
     read,
     wide,
 )
