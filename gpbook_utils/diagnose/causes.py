@@ -287,8 +287,8 @@ CAUSES |= COMPUTED
 
 # Of the chapters that measure causes, the names of the pages.
 PAGES = {
-    2: "02_hidden_state", 4: "04_inducing_points", 5: "05_minibatches", 6: "06_random_probes", 7: "07_rounding",
-    8: "08_conditioning", 9: "09_machines", 11: "11_diagnose",
+    1: "01_same_covariance", 2: "02_hidden_state", 4: "04_inducing_points", 5: "05_minibatches",
+    6: "06_random_probes", 7: "07_rounding", 8: "08_conditioning", 9: "09_machines", 11: "11_diagnose",
 }  # fmt: skip
 
 # Causes that make other differences, and so come first whatever their own size.

@@ -23,6 +23,7 @@ from gpbook_utils.diagnose.naming import code_path
 from gpbook_utils.diagnose.readings import CALLS, POSTERIOR_OF, Reading, Subject, distance, read
 from gpbook_utils.diagnose.report import Finding, sizes
 from gpbook_utils.diagnose.rounding import Rounding
+from gpbook_utils.diagnose.state import differences
 
 DATA = {
     "no-training-data", "training-inputs", "training-targets", "training-data", "scaled-inputs", "scaled-targets",
@@ -194,14 +195,15 @@ class _Copies:
         return [replace(side, likelihood=getattr(side.model, "likelihood", None)) if own else side
                 for side, own in zip(self.sides, self.own, strict=True)]  # fmt: skip
 
-    def agree(self, where: str) -> bool:
-        """Whether the tensors at a place are equal, if there are tensors at that place."""
+    def agree(self, finding: Finding) -> bool:
+        """Whether the two are equal where a finding lies: tensors up to some roundings, what else by its difference."""
+        a, b = self.now()
         try:
-            p, q = (resolve(side.model, where) for side in self.now())
+            p, q = (resolve(side.model, finding.where) for side in (a, b))
         except (AttributeError, IndexError, KeyError):
             return True
         if not (isinstance(p, Tensor) and isinstance(q, Tensor)):
-            return True
+            return (finding.cause, finding.where) not in {(d.cause, d.where) for d in differences(a, b)}
         close = 4 * max(torch.finfo(t.dtype).eps if t.is_floating_point() else 0.0 for t in (p, q))
         return p.shape == q.shape and bool(torch.allclose(p, q.to(p), rtol=close, atol=close))
 
@@ -266,7 +268,7 @@ def _line(copies: _Copies, finding: Finding, onto_a: bool, lines: list[str]) -> 
         after = _Copies(a, b)
         if code.startswith("with "):
             return ("" if code in lines else code), copies
-        if after.run(code) and after.agree(finding.where):
+        if after.run(code) and after.agree(finding):
             return code, after
     return "", copies
 
