@@ -113,6 +113,20 @@ def test_a_parameter_in_memory_of_data_and_a_switched_setting_have_their_lines()
     assert finding.code.startswith("with gpytorch.settings.skip_posterior_variances(False):\n")
 
 
+# Inputs in other units ----------------------------------------------------------------------------------------------
+
+
+def test_inputs_in_thousands_are_unscaled_and_targets_without_a_pattern_are_not():
+    x, y = data()
+    model = Exact(1000 * x, y, ScaleKernel(RBFKernel())).double().eval()
+    (finding,) = check_model(model, 1000 * grid()).findings
+    assert (finding.cause, finding.where) == ("unscaled-inputs", "train_inputs") and "covariance" in finding.a
+    model.covar_module.base_kernel.lengthscale = number(200.0)
+    assert check_model(model, 1000 * grid()).findings == ()
+    noise = torch.randn(30, generator=torch.Generator().manual_seed(0), dtype=D)
+    assert check_model(Exact(1000 * x, noise, ScaleKernel(RBFKernel())).double().eval(), 1000 * grid()).findings == ()
+
+
 # No alarm -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, held_caches
-from gpbook_utils.diagnose.contents import HELD, JUDGED
+from gpbook_utils.diagnose.contents import HELD, PLAIN
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.diagnose.inputs import members, subject
@@ -34,6 +34,7 @@ from gpbook_utils.diagnose.remedies import cured_alone
 from gpbook_utils.diagnose.report import Finding, Report
 from gpbook_utils.diagnose.rounding import rounding_of
 from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
+from gpbook_utils.diagnose.scales import SCALED
 from gpbook_utils.diagnose.tree import drop_caches
 
 EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what experiments.exact() sets
@@ -111,7 +112,7 @@ def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
         random = [f for f in case.found if f.cause in ("random-call", "random-features")]
         # What changes between two equal calls tells nothing of their circumstances.
         if not any(f.effect.keys() - {*ONE_NUMBER} for f in random):
-            run(case, (*FILLED, *NUMERICAL, *JUDGED))
+            run(case, (*FILLED, *NUMERICAL, *SCALED, *PLAIN))
             notes += as_notes(case)
     else:
         run(case, RAISED)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.asking import is_sampled, raw_inputs
 from gpbook_utils.diagnose.copying import Replica
-from gpbook_utils.diagnose.experiments import VISIBLE, Case, Effect, Experiment, Trial, shift
+from gpbook_utils.diagnose.experiments import Case, Effect, Experiment, Trial, shift
 from gpbook_utils.diagnose.memory import overlap, overlaps_itself, tensors_of, trainable
-from gpbook_utils.diagnose.readings import COVARIANCE, LIKELIHOOD, MEAN, Reading, Subject, distance, names
+from gpbook_utils.diagnose.readings import MEAN, Reading, Subject, distance, names
 from gpbook_utils.diagnose.tree import drop_caches, modules_of
 
 
@@ -166,88 +166,6 @@ def _other_likelihood(case: Case) -> Iterator[Trial]:
         yield Trial(f"{path}.likelihood", "a likelihood of its own", "the model's likelihood", change=join)
 
 
-def _collapsed(case: Case) -> Iterator[Trial]:
-    """Training inputs that are few numbers, though the order of the rows says that they were more."""
-    model = case.subject.model
-    inputs, targets = getattr(model, "train_inputs", None), getattr(model, "train_targets", None)
-    if not inputs or len(inputs) > 1 or targets is None or inputs[0].dim() != 2 or targets.dim() != 1:
-        return
-    x, y = inputs[0].detach().double(), targets.detach().double()
-    if len(x) != len(y) or len(x) < 8:
-        return
-    groups, of, counts = torch.unique(x, dim=0, return_inverse=True, return_counts=True)
-    if 2 * len(groups) > len(x) or not (_in_order(y, of, counts) or _at_the_last_place(groups)):
-        return
-
-    def spread(replica: Replica) -> None:
-        for root in replica.roots:
-            if root is not None:
-                root.double()  # in a coarser format there may be no numbers between
-        new = inputs[0].detach().clone().double()
-        for column in range(x.shape[-1]):
-            steps = groups[:, column].unique().diff()
-            step = float(steps[steps > 0].min()) if (steps > 0).any() else 0.0
-            for group in range(len(groups)):
-                rows = (of == group).nonzero().squeeze(-1)
-                new[rows, column] += step * (torch.arange(len(rows)).to(new) / len(rows) - 0.5)
-        replica.of(model).__dict__["train_inputs"] = (new,)
-
-    text = f"{len(groups)} distinct of {len(x)} rows"
-    yield Trial("train_inputs", text, "distinct rows", change=spread, only=(MEAN, COVARIANCE), least=VISIBLE)
-
-
-def _in_order(y: Tensor, of: Tensor, counts: Tensor) -> bool:
-    """Whether targets at equal inputs go on where the row before left off: von Neumann's ratio, 2 of random order."""
-    steps, around, free = 0.0, 0.0, 0
-    for group in counts.argsort(descending=True)[:64].tolist():
-        rows = y[of == group]
-        if len(rows) > 3:
-            steps += float(rows.diff().square().mean()) * len(rows)
-            around += float((rows - rows.mean()).square().sum())
-            free += len(rows)
-    return free >= 12 and steps < 0.7 * around
-
-
-def _at_the_last_place(rows: Tensor) -> bool:
-    """Whether a column's numbers lie as far apart as float32 has any, far from the origin."""
-    for column in rows.T:
-        values = column.unique()
-        if len(values) < 2 or not torch.equal(values.float().double(), values):
-            continue
-        gap, largest = float(values.diff().min()), float(values.abs().max())
-        if math.frexp(gap)[0] == 0.5 and 2**21 < largest / gap <= 2**24 and gap != 1:
-            return True
-    return False
-
-
-def _unscaled(case: Case) -> Iterator[Trial]:
-    """Targets that the model holds for impossible: scaled to mean zero and variance one they would fit far better."""
-    model, base = case.subject.model, case.calm.values.get(LIKELIHOOD)
-    targets = getattr(model, "train_targets", None)
-    if base is None or base.numel() != 1 or targets is None or targets.dim() != 1 or len(targets) < 4:
-        return
-    y = targets.detach()
-    mean, deviation = float(y.mean()), float(y.std())
-    if not (math.isfinite(mean) and deviation > 0):
-        return
-
-    def scaled(replica: Replica) -> None:
-        replica.of(model).train_targets = (y - mean) / deviation
-
-    text = f"mean {mean:.4g}, standard deviation {deviation:.4g}"
-    yield Trial("train_targets", text, "mean 0, standard deviation 1", change=scaled, only=(LIKELIHOOD,))
-
-
-def _fits_better(case: Case, trial: Trial, base: Reading) -> Effect | None:
-    """Ten nats for each target: nothing that a noise or a lengthscale would mend."""
-    model: Any = case.subject.model
-    y, after = model.train_targets, case.read(trial).values.get(LIKELIHOOD)
-    if after is None:
-        return None
-    gain = float(after - base.values[LIKELIHOOD]) - math.log(float(y.std()))
-    return {LIKELIHOOD: gain} if gain > 10 else None
-
-
 def _with_data(case: Case) -> Iterator[Trial]:
     """Would training the model move its data, or x?"""
     side = case.subject
@@ -340,8 +258,4 @@ HELD = (
     Experiment("shared-with-data", _with_data),
     Experiment("shared-within-model", _within),
 )
-JUDGED = (
-    Experiment("collapsed-inputs", _collapsed, settled=True),
-    Experiment("unscaled-targets", _unscaled, _fits_better, settled=True),
-    Experiment("state-outside-state-dict", _plain, settled=True),
-)
+PLAIN = (Experiment("state-outside-state-dict", _plain, settled=True),)

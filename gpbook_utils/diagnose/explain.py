@@ -11,7 +11,7 @@ from gpbook_utils.diagnose.asking import LARGE, number_of_data
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.check import case_of
 from gpbook_utils.diagnose.circumstances import ITERATED, RANDOM, STALE
-from gpbook_utils.diagnose.contents import HELD, JUDGED
+from gpbook_utils.diagnose.contents import HELD
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, reading_after, run, settled
 from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import both_subjects, paired
@@ -34,12 +34,13 @@ from gpbook_utils.diagnose.remedies import cured
 from gpbook_utils.diagnose.report import Finding, Report
 from gpbook_utils.diagnose.rounding import Rounding
 from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
+from gpbook_utils.diagnose.scales import SCALED
 from gpbook_utils.diagnose.state import differences
 from gpbook_utils.diagnose.tree import drop_caches
 from gpbook_utils.diagnose.walk import Change, Difference, joined
 
 # Of one model alone, what its user should hear of even where another model is beside it.
-ALONE = tuple(r for r in (*HELD, *JUDGED) if r.cause in ("skipped-transform", "other-likelihood", "collapsed-inputs"))
+ALONE = tuple(r for r in (*HELD, *SCALED) if r.cause in ("skipped-transform", "other-likelihood", "collapsed-inputs"))
 
 
 def explain_difference(

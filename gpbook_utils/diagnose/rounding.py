@@ -87,7 +87,7 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
             continue
         value = base.values.get(name)
         rows = 1 if value is None else max(value.shape[-1] if value.dim() else 1, size)
-        floor = 2 * rows * u * _more(subject.model)
+        floor = 2 * rows * (_more(subject.model) * u + _stops(subject.model))
         theory = floor * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
         levels[name] = max(floor, min(theory, MARGIN * moved.get(name, 0.0)))
     for call, posterior in POSTERIOR_OF.items():
@@ -98,12 +98,14 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
 
 
 def _more(model: Any) -> int:
-    """How many times as many roundings there are: a transform and back, or iterations of the model's own."""
-    if not speaks_posterior(model):
-        return 1
-    return (
-        8 if isinstance(model, gpytorch.models.ExactGP) or strategy_of(model) is not None else 2**16
-    )  # a solver that stops early
+    """How many times as many roundings there are: a transform and back."""
+    return 8 if speaks_posterior(model) else 1
+
+
+def _stops(model: Any) -> float:
+    """Where a solver of the model's own stops, in any format: that of BoTorch's models of preferences, at 1e-12."""
+    solves = isinstance(model, gpytorch.models.ExactGP) or strategy_of(model) is not None
+    return 2.0**-37 if speaks_posterior(model) and not solves else 0.0
 
 
 def _cancellation(base: Reading, name: str) -> float:
