@@ -184,9 +184,16 @@ def far_out(x: Tensor) -> Tensor:
 LARGE = 500  # numbers that an exact GP is conditioned on, above which a diagnosis makes fewer readings
 
 
+def data_of(model: Any) -> dict[str, Tensor]:
+    """The training data of a model, by name; nothing without."""
+    inputs, targets = getattr(model, "train_inputs", None) or (), getattr(model, "train_targets", None)
+    found = {f"train_inputs[{index}]" if index else "train_inputs": part for index, part in enumerate(inputs)}
+    return found if targets is None else found | {"train_targets": targets}
+
+
 def number_of_data(model: nn.Module) -> int:
     """How many numbers an exact GP is conditioned on, tasks included; zero without training data."""
-    targets = getattr(model, "train_targets", None)
+    targets = data_of(model).get("train_targets")
     if targets is None:
         return 0
     return max(targets.shape[-1], targets.shape[-2] * targets.shape[-1] if targets.dim() > 1 else 0)

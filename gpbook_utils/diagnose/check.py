@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose.causes import ROOTS
-from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, held_caches
+from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, at_default, held_caches
 from gpbook_utils.diagnose.contents import HELD, PLAIN
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
@@ -35,7 +35,6 @@ from gpbook_utils.diagnose.report import Finding, Report
 from gpbook_utils.diagnose.rounding import rounding_of
 from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
 from gpbook_utils.diagnose.scales import SCALED
-from gpbook_utils.diagnose.tree import drop_caches
 
 EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what experiments.exact() sets
 SWITCHED = "random-probes", "cholesky-switch"
@@ -156,12 +155,7 @@ def _report(case: Case, notes: list[str]) -> Report:
 
 def _clean(side: Subject) -> Reading:
     """The reading of a copy without any fault that lies in how it is called."""
-    replica = side.replica()
-    drop_caches(*replica.roots)
-    for fields in changed_settings().values():
-        for (cls, field), (_, default) in fields.items():
-            setattr(cls, field, default)
     with contextlib.ExitStack() as stack:
-        for context in exact():
+        for context in (*map(at_default, changed_settings().values()), *exact()):
             stack.enter_context(context)
-        return read(side, *replica.roots, call=False)
+        return reading_after(side)

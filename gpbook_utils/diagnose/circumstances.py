@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -159,22 +159,21 @@ def _iterations(case: Case, trial: Trial, base: Reading) -> Effect | None:
     return moved(base, case.calm, case.rounding) or None
 
 
-def _undrawn(case: Case) -> Iterator[Trial]:
-    """Variational distributions that the first call draws."""
-    drawn = [
-        (path, module)
-        for path, module in modules_of(case.subject.model)
-        if private.mean_init_std(module, None) is not None and hasattr(module, "initialize_variational_distribution")
-    ]
+def _zeroed(name: str, text: str, drawn: Callable[[Any], Any]) -> Callable[[Case], Iterator[Trial]]:
+    """An attribute by which modules draw random numbers, set to zero in those that do."""
 
-    def quiet(replica: Replica) -> None:
-        for _, module in drawn:
-            replica.of(module).mean_init_std = 0.0
+    def trials(case: Case) -> Iterator[Trial]:
+        found = [(path, module) for path, module in modules_of(case.subject.model) if drawn(module)]
 
-    if drawn:
-        path, module = drawn[0]
-        std = private.mean_init_std(module)
-        yield Trial(path, f"not initialised, mean_init_std {std:g}", "mean_init_std 0", change=quiet)
+        def quiet(replica: Replica) -> None:
+            for _, module in found:
+                setattr(replica.of(module), name, 0.0)
+
+        if found:
+            path, module = found[0]
+            yield Trial(path, f"{text} {getattr(module, name):g}", f"{text.split(', ')[-1]} 0", change=quiet)
+
+    return trials
 
 
 def _features(case: Case) -> Iterator[Trial]:
@@ -193,18 +192,6 @@ def _features(case: Case) -> Iterator[Trial]:
 
     if lazy:
         yield Trial(lazy[0], "drawn at the first call", "none", change=drawn_before)
-
-
-def _dropout(case: Case) -> Iterator[Trial]:
-    dropped = [(path, m) for path, m in modules_of(case.subject.model) if isinstance(m, private.Dropout) and m.p]
-
-    def undropped(replica: Replica) -> None:
-        for _, module in dropped:
-            replica.of(module).p = 0.0
-
-    if dropped:
-        path, module = dropped[0]
-        yield Trial(path, f"dropout p {module.p:g}", "dropout p 0", change=undropped)
 
 
 def _any_draw(case: Case) -> Iterator[Trial]:
@@ -249,13 +236,21 @@ def _layers(model: nn.Module) -> list[tuple[Any, Any]]:
 
 
 _RANDOM = ("love", "random-probes", "random-initialisation", "random-features", "random-call")
+_DROPOUT = _zeroed("p", "dropout p", lambda module: isinstance(module, private.Dropout) and module.p)
+_UNDRAWN = _zeroed(
+    private.mean_init_std.name,
+    "not initialised, mean_init_std",
+    lambda module: (
+        private.mean_init_std(module, None) is not None and hasattr(module, "initialize_variational_distribution")
+    ),
+)
 STALE = (Experiment("stale-cache", _caches),)
 RANDOM = (
     Experiment("love", _low_rank, stills),
     Experiment("random-probes", _probes, stills, unless=_RANDOM),
-    Experiment("random-initialisation", _undrawn, stills, unless=_RANDOM),
+    Experiment("random-initialisation", _UNDRAWN, stills, unless=_RANDOM),
     Experiment("random-features", _features, stills, unless=_RANDOM),
-    Experiment("random-call", _dropout, stills, unless=_RANDOM),
+    Experiment("random-call", _DROPOUT, stills, unless=_RANDOM),
     Experiment("random-call", _any_draw, stills, unless=_RANDOM),
 )
 ITERATED = (Experiment("cholesky-switch", _limit, _iterations),)

@@ -12,7 +12,7 @@ from gpytorch.kernels import AdditiveKernel, ProductKernel
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import is_sampled, raw_inputs
+from gpbook_utils.diagnose.asking import data_of, is_sampled, raw_inputs
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import Case, Effect, Experiment, Trial, shift
 from gpbook_utils.diagnose.memory import overlap, overlaps_itself, tensors_of, trainable
@@ -52,13 +52,9 @@ def _not_finite(case: Case) -> Iterator[Trial]:
 def _formats(case: Case) -> Iterator[Trial]:
     """Parameters and data in several formats: does the call work, or change, when all are in the finest?"""
     model = case.subject.model
-    tensors: dict[str, Tensor | None] = dict(model.named_parameters())
-    for tensor in getattr(model, "train_inputs", None) or ():
-        tensors["train_inputs"] = tensor
-    tensors["train_targets"] = getattr(model, "train_targets", None)
     by_dtype: dict[torch.dtype, list[str]] = {}
-    for path, held in tensors.items():
-        if held is not None and held.is_floating_point():
+    for path, held in (dict(model.named_parameters()) | data_of(model)).items():
+        if held.is_floating_point():
             by_dtype.setdefault(held.dtype, []).append(path)
     if len(by_dtype) < 2:
         return
@@ -83,8 +79,8 @@ def _any_bit(case: Case, trial: Trial, base: Reading) -> Effect | None:
 def _column(case: Case) -> Iterator[Trial]:
     """Have the targets the shape of the prior at the training inputs?"""
     model = case.subject.model
-    targets = getattr(model, "train_targets", None)
-    if targets is None or not getattr(model, "train_inputs", None) or is_sampled(model):
+    data = data_of(model)
+    if len(data) < 2 or is_sampled(model):
         return
     copy = case.subject.replica().roots[0]
     drop_caches(copy)
@@ -93,7 +89,7 @@ def _column(case: Case) -> Iterator[Trial]:
             wanted = tuple(copy.train().forward(*copy.train_inputs).mean.shape)
     except Exception:
         return
-    came = tuple(targets.shape)
+    came = tuple(data["train_targets"].shape)
     if came != (*wanted, 1):
         return
 
@@ -180,11 +176,7 @@ def _with_data(case: Case) -> Iterator[Trial]:
 
 def overlapping(side: Subject) -> list[tuple[str, Tensor, dict[str, Tensor]]]:
     """The parameters that lie in memory of data or x, each with its path and with what it shares memory."""
-    data: dict[str, Tensor] = {"x": side.inputs[0]} if side.inputs else {}
-    for tensor in getattr(side.model, "train_inputs", None) or ():
-        data["train_inputs"] = tensor
-    targets = getattr(side.model, "train_targets", None)
-    data |= {"train_targets": targets} if targets is not None else {}
+    data = {"x": side.inputs[0]} | data_of(side.model)
     hits = [(path, p, {name: t for name, t in data.items() if overlap(p, t)})
             for path, p in trainable(side.model, side.likelihood).items()]  # fmt: skip
     return [hit for hit in hits if hit[2]]

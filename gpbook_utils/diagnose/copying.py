@@ -133,12 +133,12 @@ class Replica:
         """The function itself, unless it has closed over a part of the model."""
         if not function.__closure__:
             return function
-        contents = [_contents(cell) for cell in function.__closure__]
+        contents = [contents_of(cell) for cell in function.__closure__]
         if all(isinstance(content, (*_ATOMS, types.FunctionType)) for content in contents):
             return function
         self.place(function, function)  # a closure may hold itself
         cells = tuple(
-            types.CellType() if content is _EMPTY else types.CellType(self.copy(content)) for content in contents
+            types.CellType() if content is EMPTY else types.CellType(self.copy(content)) for content in contents
         )
         new = types.FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
@@ -166,14 +166,15 @@ class Replica:
         return new
 
 
-_EMPTY = object()
+EMPTY = object()
 
 
-def _contents(cell: types.CellType) -> Any:
+def contents_of(cell: types.CellType) -> Any:
+    """What a function has closed over, or ``EMPTY``."""
     try:
         return cell.cell_contents
     except ValueError:
-        return _EMPTY
+        return EMPTY
 
 
 def _slots(cls: type) -> list[str]:

@@ -12,6 +12,7 @@ from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.check import case_of
 from gpbook_utils.diagnose.circumstances import ITERATED, RANDOM, STALE
 from gpbook_utils.diagnose.contents import HELD
+from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, reading_after, run, settled
 from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import both_subjects, paired
@@ -36,7 +37,6 @@ from gpbook_utils.diagnose.rounding import Rounding
 from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
 from gpbook_utils.diagnose.scales import SCALED
 from gpbook_utils.diagnose.state import differences
-from gpbook_utils.diagnose.tree import drop_caches
 from gpbook_utils.diagnose.walk import Change, Difference, joined
 
 # Of one model alone, what its user should hear of even where another model is beside it.
@@ -291,14 +291,14 @@ class _Exchange:
         return None if self._breaks(*self._pair(one)) else one
 
     def _reading(self, side: Subject, changes: list[Change]) -> Reading:
-        replica = side.replica()
-        drop_caches(*replica.roots)
-        try:
+        def exchange(replica: Replica) -> None:
             for change in changes:
                 change(replica)
+
+        try:
+            return reading_after(side, exchange, call=self.calls)
         except Exception as error:
             return Reading(failures={"exchange": f"{type(error).__name__}: {error}"})
-        return read(side, *replica.roots, call=self.calls)
 
     def _note(self, effect: dict[str, float], before: Reading, after: Reading) -> None:
         if "exchange" not in after.failures:

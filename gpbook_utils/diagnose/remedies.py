@@ -33,6 +33,20 @@ TENSORS = {
     "parameter", "raw-vs-constrained", "rounded-float", "column-order", "buffer", "inducing-points",
     "random-features", "network-weights", "fixed-noise",
 }  # fmt: skip
+ITERATED = "with gpytorch.settings.max_cholesky_size({n}):\n    ...  # train and predict here, every model"
+# For what one model has by itself: its name, the place of the finding, the number of its training points.
+ALONE = {
+    "mode": "{place}.eval()",
+    "stale-cache": "{name}.train(), {name}.eval()",
+    "target-shape": "{name}.set_train_data(targets={name}.train_targets.squeeze(-1), strict=False)",
+    "mixed-dtype": "{name}.double()",
+    "other-likelihood": "{place} = {name}.likelihood",
+    "shared-with-data": "{place}.data = {place}.data.clone()",
+    "random-probes": ITERATED,
+    "cholesky-switch": ITERATED,
+    "love": "with gpytorch.settings.fast_pred_var(False):\n    ...  # predict here",
+    "grad-mode": "with torch.no_grad():\n    ...  # predict here",
+}
 ATTRIBUTES = {"attribute", "jitter", "active-dims", "state-outside-state-dict"}
 
 
@@ -275,27 +289,14 @@ def _line(copies: _Copies, finding: Finding, onto_a: bool, lines: list[str]) -> 
 
 def _alone(name: str, finding: Finding, n: int) -> Iterator[str]:
     """Lines for what one model has by itself."""
-    cause, where = finding.cause, finding.where
-    if cause == "mode":
-        yield f"{name}{'' if where == 'training' else code_path(where)}.eval()"
-    elif cause == "stale-cache":
-        yield f"{name}.train(), {name}.eval()"
-    elif cause == "target-shape":
-        yield f"{name}.set_train_data(targets={name}.train_targets.squeeze(-1), strict=False)"
-    elif cause == "mixed-dtype":
-        yield f"{name}.double()"
-    elif cause == "other-likelihood":
-        yield f"{name}{code_path(where)} = {name}.likelihood"
-    elif cause == "shared-with-data":
-        yield f"{name}{code_path(where)}.data = {name}{code_path(where)}.data.clone()"
-    elif cause in ("random-probes", "cholesky-switch"):
-        yield f"with gpytorch.settings.max_cholesky_size({n}):\n    ...  # train and predict here, every model"
-    elif cause == "love":
-        yield "with gpytorch.settings.fast_pred_var(False):\n    ...  # predict here"
-    elif cause == "grad-mode" and finding.b == "torch.no_grad()":
-        yield "with torch.no_grad():\n    ...  # predict here"
-    elif cause == "setting" and finding.b in ("None", "True", "False"):
-        yield f"with {where}({finding.a == 'False'}):\n    ...  # train and predict here"
+    place = name + code_path("" if finding.where == "training" else finding.where)
+    code = ALONE.get(finding.cause, "").format(name=name, place=place, n=n)
+    if finding.cause == "grad-mode" and finding.b != "torch.no_grad()":
+        code = ""
+    if finding.cause == "setting" and finding.b in ("None", "True", "False"):  # a switch
+        code = f"with {finding.where}({finding.a == 'False'}):\n    ...  # train and predict here"
+    if code:
+        yield code
 
 
 def cured_alone(case: Case, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

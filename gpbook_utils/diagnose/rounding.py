@@ -15,6 +15,7 @@ from gpbook_utils.diagnose.asking import (
     LARGE,
     answer_of,
     core,
+    data_of,
     dtype_of,
     is_sampled,
     number_of_data,
@@ -120,9 +121,7 @@ def _cancellation(base: Reading, name: str) -> float:
 def _nudge(model, likelihood, draw: int) -> None:
     generator = torch.Generator().manual_seed(draw)
     tensors = {id(p): p.data for root in (model, likelihood) if root is not None for p in root.parameters()}
-    for tensor in (*(getattr(model, "train_inputs", None) or ()), getattr(model, "train_targets", None)):
-        if tensor is not None:
-            tensors[id(tensor)] = tensor
+    tensors |= {id(tensor): tensor for tensor in data_of(model).values()}
     for tensor in tensors.values():
         if not tensor.is_floating_point() or not tensor.numel():
             continue

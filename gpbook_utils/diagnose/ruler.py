@@ -92,14 +92,11 @@ Pair = tuple[Reading, Reading]
 
 def quantity(name: str, before: Pair, after: Pair, rounding: Rounding, sides: tuple[str, str] = SIDES) -> Quantity:
     """One quantity of two readings on the ruler, before and after."""
-    level = rounding.levels.get(name, 0.0)
-    ends = [_compared(name, *pair, level, rounding.dtype, sides) for pair in (before, after)]
-    return Quantity(ends[0], ends[1], level)
+    ends = [_compared(name, *pair, rounding, sides) for pair in (before, after)]
+    return Quantity(ends[0], ends[1], rounding.levels.get(name, 0.0))
 
 
-def _compared(
-    name: str, a: Reading, b: Reading, level: float, dtype: torch.dtype, sides: tuple[str, str]
-) -> Comparison | str:
+def _compared(name: str, a: Reading, b: Reading, rounding: Rounding, sides: tuple[str, str]) -> Comparison | str:
     if name in a.failures and name in b.failures:
         return f"both raised {cut(a.failures[name], 120)}"
     for side, reading in zip(sides, (a, b), strict=True):
@@ -115,7 +112,7 @@ def _compared(
     size = distance(name, a, b)
     if math.isinf(size) or not torch.isfinite(p).all():
         return "NaN or infinite entries"
-    measured = compare(p.reshape(-1), q.reshape(-1), computed_in=dtype)
+    measured, level = compare(p.reshape(-1), q.reshape(-1), computed_in=rounding.dtype), rounding.levels.get(name, 0.0)
     # Judged by the measure of causes and levels, not entry by entry.
     verdict = EQUAL if measured.equal else ROUNDING if size <= level else MORE
     return replace(measured, verdict=verdict, relative=size, rounding=level * max(float(p.norm()), float(q.norm())))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpbook_utils.diagnose.asking import number_of_data
+from gpbook_utils.diagnose.asking import data_of, number_of_data
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import VISIBLE, Case, Effect, Experiment, Trial
 from gpbook_utils.diagnose.readings import COVARIANCE, LIKELIHOOD, MEAN, Reading
@@ -19,10 +19,10 @@ from gpbook_utils.diagnose.rounding import system_of
 def _collapsed(case: Case) -> Iterator[Trial]:
     """Training inputs that are few numbers, though the order of the rows says that they were more."""
     model = case.subject.model
-    inputs, targets = getattr(model, "train_inputs", None), getattr(model, "train_targets", None)
-    if not inputs or len(inputs) > 1 or targets is None or inputs[0].dim() != 2 or targets.dim() != 1:
+    data = [tensor.detach() for tensor in data_of(model).values()]
+    if [tensor.dim() for tensor in data] != [2, 1]:
         return
-    x, y = inputs[0].detach().double(), targets.detach().double()
+    x, y = (tensor.double() for tensor in data)
     if len(x) != len(y) or len(x) < 8:
         return
     groups, of, counts = torch.unique(x, dim=0, return_inverse=True, return_counts=True)
@@ -33,7 +33,7 @@ def _collapsed(case: Case) -> Iterator[Trial]:
         for root in replica.roots:
             if root is not None:
                 root.double()  # in a coarser format there may be no numbers between
-        new = inputs[0].detach().clone().double()
+        new = x.clone()
         for column in range(x.shape[-1]):
             steps = groups[:, column].unique().diff()
             step = float(steps[steps > 0].min()) if (steps > 0).any() else 0.0
@@ -73,7 +73,7 @@ def _at_the_last_place(rows: Tensor) -> bool:
 def _unscaled(case: Case) -> Iterator[Trial]:
     """Targets that the model holds for impossible: scaled to mean zero and variance one they would fit far better."""
     model, base = case.subject.model, case.calm.values.get(LIKELIHOOD)
-    targets = getattr(model, "train_targets", None)
+    targets = data_of(model).get("train_targets")
     if base is None or base.numel() != 1 or targets is None or targets.dim() != 1 or len(targets) < 4:
         return
     y = targets.detach()
@@ -101,12 +101,12 @@ def _fits_better(case: Case, trial: Trial, base: Reading) -> Effect | None:
 def _unrelated(case: Case) -> Iterator[Trial]:
     """Training inputs so far apart, against the lengthscale, that each row is unrelated to every other."""
     model, base = case.subject.model, case.calm.values.get(LIKELIHOOD)
-    inputs, K = getattr(model, "train_inputs", None), system_of(case.subject)
-    if base is None or base.numel() != 1 or not inputs or inputs[0].dim() != 2 or K is None or K.shape[-1] < 8:
+    inputs, K = data_of(model).get("train_inputs"), system_of(case.subject)
+    if base is None or base.numel() != 1 or inputs is None or inputs.dim() != 2 or K is None or K.shape[-1] < 8:
         return
     others = (K[0] - torch.diag_embed(K[0].diagonal())).abs() / K[0].diagonal().min()
     nearest = float(others.amax(-1).median())
-    x = inputs[0].detach()
+    x = inputs.detach()
     low, high = x.min(0).values, x.max(0).values
 
     def scaled(replica: Replica) -> None:
