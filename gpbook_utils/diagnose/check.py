@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, at_default, held_caches
 from gpbook_utils.diagnose.contents import HELD, PLAIN
-from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run
+from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, moved, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.diagnose.inputs import members, subject
 from gpbook_utils.diagnose.numerics import NUMERICAL, as_notes, unknown_noise
@@ -135,11 +134,9 @@ def _report(case: Case, notes: list[str]) -> Report:
     quantities = {name: quantity(name, (before, clean), (clean, clean), rounding, SIDES) for name in shown}
     for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
         called = Reading({posterior: before.values[call]} if call in before.values else {}, before.failures)
-        if distance(posterior, called, clean) > rounding.levels.get(posterior, 0.0):
+        if distance(posterior, called, clean) > rounding.level(posterior):
             quantities[call] = quantity(posterior, (called, clean), (clean, clean), rounding, SIDES)
-    levels = {name: rounding.levels.get(name, 0.0) for name in shown}
-    rest = {} if case.found else {n: distance(n, before, clean) for n in shown}
-    rest = {name: size for name, size in rest.items() if size > levels[name]}
+    rest = {} if case.found else moved(before, clean, rounding, shown)
     absent = missing(shown, before)
     if why := unknown_noise(case.subject):
         absent[PREDICTIVE] = why
@@ -148,9 +145,7 @@ def _report(case: Case, notes: list[str]) -> Report:
     trains = case.subject.model.training and CALL_MEAN in before.values
     findings = cured_alone(case, ranked(case.found, (*ROOTS, *SWITCHED) if trains else ROOTS))
     rows = case.subject.inputs[0].shape[-2]
-    return Report(
-        findings, quantities, rest, replace(rounding, levels=levels), tuple(notes), TITLE, rows, absent, sides=SIDES
-    )
+    return Report(findings, quantities, rest, rounding.of(shown), tuple(notes), TITLE, rows, absent, sides=SIDES)
 
 
 def _clean(side: Subject) -> Reading:

@@ -86,7 +86,7 @@ def _modes(case: Case) -> Iterator[Trial]:
     for call, posterior in POSTERIOR_OF.items():
         if posterior in case.fresh.values or posterior in case.fresh.failures:
             size = distance(call, _as(call, case.fresh, call), _as(call, case.fresh, posterior))
-            level = case.rounding.levels.get(posterior, 0.0)
+            level = case.rounding.level(posterior)
             effect |= {call: size} if size > level else {}
     if not effect:
         return

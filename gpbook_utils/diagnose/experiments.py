@@ -174,7 +174,7 @@ def moved(
 ) -> Effect:
     """The quantities that two readings do not share beyond rounding, and how far they are apart."""
     sizes = {name: distance(name, before, after) for name in only or names(after)}
-    return {name: size for name, size in sizes.items() if size > max(least, rounding.levels.get(name, 0.0))}
+    return {name: size for name, size in sizes.items() if size > max(least, rounding.level(name))}
 
 
 def reading_after(

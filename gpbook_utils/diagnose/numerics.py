@@ -89,7 +89,7 @@ def _parted(case: Case, base: Reading, m: int, kept: Tensor, alone: Reading) -> 
             continue
         share = (len(kept) / m) ** (0.5 if name == MEAN else 1.0)
         size = float((block - other).norm() / torch.maximum(block.norm(), share * value.norm()))
-        least = max(case.slight(), 3 * case.rounding.levels.get(name, 0.0))
+        least = max(case.slight(), 3 * case.rounding.level(name))
         if size > least and beside_prior(prior, name, block, other) > case.slight():
             effect[name] = size
     return effect

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gpbook_utils.diagnose.asking import dtype_of, number_of_data
 from gpbook_utils.diagnose.contents import overlapping
 from gpbook_utils.diagnose.copying import Replica
-from gpbook_utils.diagnose.experiments import Case, settled
+from gpbook_utils.diagnose.experiments import Case, moved, settled
 from gpbook_utils.diagnose.memory import shared_by
 from gpbook_utils.diagnose.naming import code_path
 from gpbook_utils.diagnose.readings import CALLS, POSTERIOR_OF, Reading, Subject, distance, read
@@ -264,8 +264,7 @@ def cured(
     with settled(a, b) if any(line.startswith("with ") for line in lines) else contextlib.nullcontext():
         now = zip(copies.now(), touched, fresh, strict=True)
         after = [read(side, *side.replica().roots) if touch or calls or shared else old for side, touch, old in now]
-    left = {name: distance(name, *after) for name in names}
-    left = {name: size for name, size in left.items() if size > rounding.levels.get(name, 0.0)}
+    left = moved(after[0], after[1], rounding, names)
     result = f"this is left: {sizes(left)}" if left else "the difference is gone"
     return tuple(mended), f"Tried on copies: with {what} {result}."
 
@@ -324,4 +323,4 @@ def _helps(case: Case, code: str, finding: Finding) -> bool:
     if finding.cause not in ("mode", "stale-cache"):
         return any(distance(name, case.fresh, after) > 0 for name in finding.effect)
     clean = {call: case.fresh.values[name] for call, name in POSTERIOR_OF.items() if name in case.fresh.values}
-    return all(distance(call, after, Reading(clean)) <= case.rounding.levels.get(call, 0.0) for call in CALLS)
+    return all(distance(call, after, Reading(clean)) <= case.rounding.level(call) for call in CALLS)

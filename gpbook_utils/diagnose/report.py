@@ -164,11 +164,13 @@ class Report:
             lines.append(f"Compared{rows}: {', '.join(self.compared)}.")
         return lines + ([f"{self._not()[0].upper()}{self._not()[1:]}."] if self.missing else [])
 
-    def _level(self) -> str:
-        levels = self.rounding.levels
+    def _system(self) -> str:
+        """What is computed in, and how rounding grows there."""
         most = "at most " if self.rounding.bounded else ""
-        dtype = str(self.rounding.dtype).removeprefix("torch.")
-        text = f"{dtype}, condition number {most}{self.rounding.condition_number:.1e}"
+        return f"{self.rounding.format}, condition number {most}{self.rounding.condition_number:.1e}"
+
+    def _level(self) -> str:
+        levels, text = self.rounding.levels, self._system()
         text += f"; rounding explains relative differences up to {sizes(levels)}" if levels else ""
         signed = f"{text}; gpbook {version()}"
         return signed if len(filled(f"({signed})")) == len(filled(f"({text})")) else text
@@ -215,8 +217,7 @@ class Report:
                 + "".join(self._row(name, quantity) for name, quantity in self._told().items())
                 + "</tbody></table>"
             )
-        dtype = str(self.rounding.dtype).removeprefix("torch.")
-        said = f"Relative differences; {dtype}, condition number {self.rounding.condition_number:.1e}."
+        said = f"Relative differences; {self._system()}."
         parts += [f'<p class="gp-aside">{escape(text)}</p>' for text in (*self.notes, said)]
         return f'<div class="gp-report">{"".join(parts)}</div>'
 
@@ -250,10 +251,7 @@ class Report:
             }
             for f in self.findings
         ]  # fmt: skip
-        rounding = {
-            "dtype": str(self.rounding.dtype).removeprefix("torch."),
-            "condition number": _number(self.rounding.condition_number),
-        }
+        rounding = {"dtype": self.rounding.format, "condition number": _number(self.rounding.condition_number)}
         return {
             "title": self.title, "verdict": self.verdict, "rows": self.rows, "compared": list(self.compared),
             "not compared": dict(self.missing), "findings": findings, "cure": self.cure, "quantities": compared,

@@ -3,7 +3,8 @@ r"""What rounding does to a model's quantities: measured by moving every number 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gpytorch
@@ -60,6 +61,19 @@ class Rounding:
     condition_number: float
     levels: dict[str, float]
     bounded: bool = False
+
+    @property
+    def format(self) -> str:
+        """The name of the format."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def level(self, name: str) -> float:
+        """That of one quantity."""
+        return self.levels.get(name, 0.0)
+
+    def of(self, names: Iterable[str]) -> Rounding:
+        """The same with the levels of these quantities alone."""
+        return replace(self, levels={name: self.level(name) for name in names})
 
 
 DRAWS, MARGIN = 2, 30

@@ -93,7 +93,7 @@ Pair = tuple[Reading, Reading]
 def quantity(name: str, before: Pair, after: Pair, rounding: Rounding, sides: tuple[str, str] = SIDES) -> Quantity:
     """One quantity of two readings on the ruler, before and after."""
     ends = [_compared(name, *pair, rounding, sides) for pair in (before, after)]
-    return Quantity(ends[0], ends[1], rounding.levels.get(name, 0.0))
+    return Quantity(ends[0], ends[1], rounding.level(name))
 
 
 def _compared(name: str, a: Reading, b: Reading, rounding: Rounding, sides: tuple[str, str]) -> Comparison | str:
@@ -112,7 +112,7 @@ def _compared(name: str, a: Reading, b: Reading, rounding: Rounding, sides: tupl
     size = distance(name, a, b)
     if math.isinf(size) or not torch.isfinite(p).all():
         return "NaN or infinite entries"
-    measured, level = compare(p.reshape(-1), q.reshape(-1), computed_in=rounding.dtype), rounding.levels.get(name, 0.0)
+    measured, level = compare(p.reshape(-1), q.reshape(-1), computed_in=rounding.dtype), rounding.level(name)
     # Judged by the measure of causes and levels, not entry by entry.
     verdict = EQUAL if measured.equal else ROUNDING if size <= level else MORE
     return replace(measured, verdict=verdict, relative=size, rounding=level * max(float(p.norm()), float(q.norm())))
