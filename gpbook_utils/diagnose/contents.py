@@ -61,10 +61,7 @@ def _formats(case: Case) -> Iterator[Trial]:
     few = min(by_dtype.values(), key=len)
 
     def cast(replica: Replica) -> None:
-        finest = min(by_dtype, key=lambda dtype: torch.finfo(dtype).eps)
-        for root in replica.roots:
-            if root is not None:
-                root.to(finest)
+        replica.to(min(by_dtype, key=lambda dtype: torch.finfo(dtype).eps))
 
     listed = "; ".join(f"{str(d).removeprefix('torch.')}: {len(paths)} tensors" for d, paths in by_dtype.items())
     yield Trial(few[0], listed, "one format", change=cast)

@@ -52,6 +52,12 @@ class Replica:
         """The copy that stands for ``original``; it is made if there is none yet."""
         return self.copy(original)
 
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
+        """Bring the roots, which are modules or none, to a format and a device."""
+        for root in self.roots:
+            if root is not None:
+                root.to(dtype=dtype, device=device)
+
     def place(self, original: Any, substitute: Any) -> None:
         """From now on ``substitute`` stands for ``original``."""
         self._originals.append(original)

@@ -25,6 +25,7 @@ from gpbook_utils.diagnose.experiments import (
     reading_after,
     run,
 )
+from gpbook_utils.diagnose.raised import repeated_rows
 from gpbook_utils.diagnose.readings import (
     COVARIANCE,
     MEAN,
@@ -137,7 +138,8 @@ def _added(case: Case) -> Iterator[Trial]:
     if added:
         old = [gpytorch.settings.cholesky_jitter.value(dtype) for dtype in (torch.float32, torch.float64)]
         under = (gpytorch.settings.cholesky_jitter(10 * old[0], 10 * old[1]),)
-        yield Trial("gpytorch.settings.cholesky_jitter", added[0][:60], "no jitter", under=under)
+        said = "; ".join(filter(None, (added[0][:60], repeated_rows(case.subject.model))))
+        yield Trial("gpytorch.settings.cholesky_jitter", said, "no jitter", under=under)
 
 
 def _jitter(case: Case) -> Iterator[Trial]:

@@ -30,9 +30,7 @@ def _collapsed(case: Case) -> Iterator[Trial]:
         return
 
     def spread(replica: Replica) -> None:
-        for root in replica.roots:
-            if root is not None:
-                root.double()  # in a coarser format there may be no numbers between
+        replica.to(torch.float64)  # in a coarser format there may be no numbers between
         new = x.clone()
         for column in range(x.shape[-1]):
             steps = groups[:, column].unique().diff()

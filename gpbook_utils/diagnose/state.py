@@ -148,9 +148,7 @@ def _format(walk: Walk) -> None:
 
     def change(replica: Replica, own: Any, other: Any, pairs: Any) -> None:
         index = 1 if own is walk.a.model else 0
-        for root in replica.roots:
-            if root is not None:
-                root.to(dtype=formats[index], device=devices[index])
+        replica.to(formats[index], devices[index])
         for mine, others, name in walk.close:
             if own is not walk.a.model:
                 mine, others = others, mine
