@@ -12,7 +12,7 @@ from gpbook_utils.diagnose.contents import HELD, PLAIN
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, moved, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.diagnose.inputs import members, subject
-from gpbook_utils.diagnose.numerics import NUMERICAL, as_notes, unknown_noise
+from gpbook_utils.diagnose.numerics import NUMERICAL, unknown_noise
 from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import CHECKED, RAISED, message
 from gpbook_utils.diagnose.readings import (
@@ -111,7 +111,6 @@ def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
         # What changes between two equal calls tells nothing of their circumstances.
         if not any(f.effect.keys() - {*ONE_NUMBER} for f in random):
             run(case, (*FILLED, *NUMERICAL, *SCALED, *PLAIN))
-            notes += as_notes(case)
     else:
         run(case, RAISED)
     if message(case):

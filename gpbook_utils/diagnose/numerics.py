@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import gpytorch
 import torch
@@ -23,7 +22,6 @@ from gpbook_utils.diagnose.experiments import (
     Trial,
     moved,
     reading_after,
-    run,
 )
 from gpbook_utils.diagnose.raised import repeated_rows
 from gpbook_utils.diagnose.readings import (
@@ -247,42 +245,6 @@ NUMERICAL = (
     Experiment("variance-clamped", _clamped, settled=True),
     Experiment("noise-reused", _reused, settled=True),
 )
-
-
-def rounded_floats(case: Case) -> Iterator[Trial]:
-    """Parameters of a float64 model that hold a short decimal as float32 has it."""
-    seen = set()
-    for root, prefix in ((case.subject.model, ""), (case.subject.likelihood, "likelihood.")):
-        for path, module in modules_of(root):
-            for name, parameter in private.parameters(module).items():
-                if parameter is None or parameter.dtype != torch.float64 or parameter.numel() != 1:
-                    continue
-                constraint = private.constraint_of(module, name)
-                value = parameter.detach() if constraint is None else constraint.transform(parameter.detach())
-                number = float(value)
-                short = float(f"{number:.6g}")
-                single = float(torch.tensor(short, dtype=torch.float32))
-                if short == single or abs(number - single) > 1e-14 * abs(single) or number in seen:
-                    continue
-                seen.add(number)
-                target = torch.full_like(parameter.detach(), short)
-                raw = target if constraint is None else constraint.inverse_transform(target)
-
-                def mend(replica: Replica, parameter: Tensor = parameter, raw: Tensor = raw) -> None:
-                    replica.of(parameter).data.copy_(raw)
-
-                where = ".".join(filter(None, (prefix + path, name)))
-                yield Trial(where.replace("..", "."), f"{number:.17g}", f"{short:.17g}", change=mend)
-
-
-ROUNDED = (Experiment("rounded-float", rounded_floats, settled=True),)
-
-
-def as_notes(case: Case) -> list[str]:
-    """What a model agrees with itself in all the same: floats that were rounded on their way in."""
-    other = replace(case, found=[], notes=[])
-    run(other, ROUNDED)
-    return [f"{f.where} is {f.a}: a Python float, rounded to float32 on its way in" for f in other.found]
 
 
 def noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[Reading]) -> str:
