@@ -77,7 +77,10 @@ def _of_rows(case: Case, rows: Tensor) -> Reading:
 
 
 def _parted(case: Case, base: Reading, m: int, kept: Tensor, alone: Reading) -> Effect:
-    """How far some of the m rows of a reading are from the answer to these rows alone, on the scale of all rows."""
+    """How far some of the m rows of a reading are from the answer to these rows alone.
+
+    Of a mean on the scale that it has at most rows, for there it may cross zero.
+    """
     effect, prior = {}, alone.values.get(PRIOR)
     for name in (PRIOR, MEAN, COVARIANCE):
         value, other = base.values.get(name), alone.values.get(name)
@@ -86,8 +89,8 @@ def _parted(case: Case, base: Reading, m: int, kept: Tensor, alone: Reading) -> 
         block = rows_of(value, kept, m, matrix=name != MEAN)
         if block.shape != other.shape:
             continue
-        share = (len(kept) / m) ** (0.5 if name == MEAN else 1.0)
-        size = float((block - other).norm() / torch.maximum(block.norm(), share * value.norm()))
+        usual = float(value.abs().median()) * math.sqrt(block.numel()) if name == MEAN else 0.0
+        size = float((block - other).norm() / block.norm().clamp_min(usual))
         least = max(case.slight(), 3 * case.rounding.level(name))
         if size > least and beside_prior(prior, name, block, other) > case.slight():
             effect[name] = size
