@@ -123,6 +123,9 @@ def test_inputs_in_thousands_are_unscaled_and_targets_without_a_pattern_are_not(
     assert (finding.cause, finding.where) == ("unscaled-inputs", "train_inputs") and "covariance" in finding.a
     model.covar_module.base_kernel.lengthscale = number(200.0)
     assert check_model(model, 1000 * grid()).findings == ()
+    years = torch.arange(60, dtype=D).unsqueeze(-1)  # neighbours are related, however much better another unit fits
+    assert check_model(Exact(years, (years[:, 0] / 20).sin(), ScaleKernel(RBFKernel())).double().eval(), years[::9]
+                       ).findings == ()  # fmt: skip
     noise = torch.randn(30, generator=torch.Generator().manual_seed(0), dtype=D)
     assert check_model(Exact(1000 * x, noise, ScaleKernel(RBFKernel())).double().eval(), 1000 * grid()).findings == ()
 
