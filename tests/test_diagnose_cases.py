@@ -220,7 +220,7 @@ def test_the_users_debug_setting_is_in_force_for_the_users_call():
     assert (finding.cause, finding.where, finding.b) == ("training-data", "train_inputs", "shape (5, 12, 1)")
     assert set(finding.effect) == {"your call: mean", "your call: covariance"}
     with gpytorch.settings.debug(False):
-        assert places(check_model(loaded(False), grid())) == [("setting", "gpytorch.settings.debug")]
+        assert check_model(loaded(False), grid()).findings == ()  # the same numbers
     assert check_model(loaded(True), grid().expand(5, 12, 1)).findings == ()
 
 

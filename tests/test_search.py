@@ -37,6 +37,9 @@ QUERIES = {
     "forgot eval": ("symptoms", "eval"),
     "likelihood changes from call to call": ("symptoms.*#.*801", "likelihood"),
     "default argument kernel shared": ("symptoms", "share|train"),
+    "seed": ("symptoms.*#.*(svgp|seed|start)|05_.*#", "seed"),
+    "CUDA out of memory": ("symptoms.*#.*out-of-memory", "memory"),
+    "not reproducible": ("symptoms", "reproducible|differ"),
     "explain_difference": ("11_.*#what-to-do|symptoms|intro", "explain_difference"),
 }
 

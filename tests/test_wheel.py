@@ -100,7 +100,7 @@ def test_it_holds_the_package_and_nothing_else(built):
 def test_its_version_is_that_of_the_book(metadata):
     """One version, which the citation and the changelog repeat."""
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)[1]
-    newest = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    newest = re.search(r"^## ([\w.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
     assert metadata["Version"] == importlib.metadata.version("gpbook") == citation == newest
 
 

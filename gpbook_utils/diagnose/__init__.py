@@ -8,9 +8,9 @@ Modules, from low to high: ``private`` (what torch and GPyTorch do not document)
 faults), ``guard`` (global state), ``tree`` (modules and caches), ``asking`` (what a model is asked), ``readings`` and
 ``rounding`` (the quantities), ``causes`` (what is known of each), ``report`` and ``ruler``; ``inputs`` (checked
 arguments). Of two models: ``sameness``, ``naming``, ``taking``, ``walk`` and ``state`` (their differences), ``memory``
-and ``explain``. Of one: ``experiments`` (the loop), its table in ``circumstances``, ``contents``, ``numerics`` and
-``raised``, and ``check``. ``remedies`` are lines of code. This room may touch ``compare`` only, so that it works with
-torch and GPyTorch alone; ``pictures`` and ``suspects`` need what the book's chapters need.
+and ``explain``. Of one: ``experiments`` (the loop), its table in ``circumstances``, ``contents``, ``scales``,
+``numerics`` and ``raised``, and ``check``. ``remedies`` are lines of code. This room may touch ``compare`` only, so
+that it works with torch and GPyTorch alone; ``pictures`` and ``suspects`` need what the book's chapters need.
 """
 
 from gpbook_utils.diagnose.causes import CAUSES

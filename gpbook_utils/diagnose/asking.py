@@ -11,6 +11,7 @@ import torch
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
 from torch import Tensor, nn
 
+from gpbook_utils.compare import unit_roundoff
 from gpbook_utils.diagnose import private
 
 
@@ -170,3 +171,36 @@ def inner_gps(module: nn.Module) -> list[str]:
         if isinstance(child, gpytorch.models.GP) and not any(path.startswith(f"{outer}.") for outer in found):
             found.append(path)
     return found
+
+
+def far_out(x: Tensor) -> Tensor:
+    """How far each row of x lies from the median row, in standard deviations of its column; over batches the most."""
+    flat = x.detach().double().reshape(-1, *x.shape[-2:])
+    median = flat.median(dim=-2, keepdim=True).values
+    spread = flat.std(dim=-2, keepdim=True, correction=0).clamp_min(torch.finfo(torch.float64).tiny)
+    return ((flat - median) / spread).abs().amax(dim=-1).amax(dim=0)
+
+
+LARGE = 500  # numbers that an exact GP is conditioned on, above which a diagnosis makes fewer readings
+
+
+def data_of(model: Any) -> dict[str, Tensor]:
+    """The training data of a model, by name; nothing without."""
+    inputs, targets = getattr(model, "train_inputs", None) or (), getattr(model, "train_targets", None)
+    found = {f"train_inputs[{index}]" if index else "train_inputs": part for index, part in enumerate(inputs)}
+    return found if targets is None else found | {"train_targets": targets}
+
+
+def number_of_data(model: nn.Module) -> int:
+    """How many numbers an exact GP is conditioned on, tasks included; zero without training data."""
+    targets = data_of(model).get("train_targets")
+    if targets is None:
+        return 0
+    return max(targets.shape[-1], targets.shape[-2] * targets.shape[-1] if targets.dim() > 1 else 0)
+
+
+def dtype_of(model: nn.Module, default: torch.dtype | None = None) -> torch.dtype:
+    """The coarsest floating-point format of a model's parameters and training data."""
+    tensors = [*model.parameters(), *(getattr(model, "train_inputs", None) or ())]
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    return max(dtypes, key=unit_roundoff) if dtypes else (default or torch.get_default_dtype())

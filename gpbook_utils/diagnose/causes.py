@@ -70,6 +70,13 @@ CAUSES: dict[str, Cause] = {
         "Standardise the targets, and undo it in predictions; or train, with a mean and an outputscale.",
         2,
     ),
+    "unscaled-inputs": Cause(
+        "At these lengthscales each training input is unrelated to every other, so that between them the model knows "
+        "its prior only. Scaled to between zero and one, they make the targets more likely. Starting values are made "
+        "for such inputs.",
+        "Scale the inputs, x by the same bounds; or start from a lengthscale in their units.",
+        3,
+    ),
     "not-finite": Cause(
         "NaN or infinite numbers here spread to every quantity.",
         "Find where they came from: a failed training step, or missing data.",
@@ -284,6 +291,13 @@ CAUSES: dict[str, Cause] = {
     ),
 }
 CAUSES |= COMPUTED
+
+# Of the chapters that measure causes, the names of the pages.
+PAGES = {
+    1: "01_same_covariance", 2: "02_hidden_state", 3: "03_where_training_starts", 4: "04_inducing_points",
+    5: "05_minibatches", 6: "06_random_probes", 7: "07_rounding", 8: "08_conditioning", 9: "09_machines",
+    11: "11_diagnose",
+}  # fmt: skip
 
 # Causes that make other differences, and so come first whatever their own size.
 ROOTS = (

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 
 from torch import Tensor, nn
 
-from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, held_caches
-from gpbook_utils.diagnose.contents import HELD, JUDGED
-from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, reading_after, run
+from gpbook_utils.diagnose.causes import ROOTS
+from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, at_default, held_caches
+from gpbook_utils.diagnose.contents import HELD, PLAIN
+from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, moved, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.diagnose.inputs import members, subject
-from gpbook_utils.diagnose.numerics import NUMERICAL, as_notes, unknown_noise
+from gpbook_utils.diagnose.numerics import NUMERICAL, unknown_noise
 from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import CHECKED, RAISED, message
 from gpbook_utils.diagnose.readings import (
@@ -33,10 +33,11 @@ from gpbook_utils.diagnose.remedies import cured_alone
 from gpbook_utils.diagnose.report import Finding, Report
 from gpbook_utils.diagnose.rounding import rounding_of
 from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
-from gpbook_utils.diagnose.tree import drop_caches
+from gpbook_utils.diagnose.scales import SCALED
 
 EXACT = {"max_cholesky_size", "fast_computations", "fast_pred_var"}  # what experiments.exact() sets
-TITLE = "one model, with itself"
+SWITCHED = "random-probes", "cholesky-switch"
+TITLE, SIDES = "one model, with itself", ("now", "repaired")
 
 
 def check_model(
@@ -109,8 +110,7 @@ def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
         random = [f for f in case.found if f.cause in ("random-call", "random-features")]
         # What changes between two equal calls tells nothing of their circumstances.
         if not any(f.effect.keys() - {*ONE_NUMBER} for f in random):
-            run(case, (*FILLED, *NUMERICAL, *JUDGED))
-            notes += as_notes(case)
+            run(case, (*FILLED, *NUMERICAL, *SCALED, *PLAIN))
     else:
         run(case, RAISED)
     if message(case):
@@ -130,31 +130,26 @@ def _report(case: Case, notes: list[str]) -> Report:
     if before.values.keys() - {*CALLS} - clean.values.keys():
         clean = case.fresh  # the exact settings raise where the model's own do not
     shown = [name for name in names(before) if name not in CALLS]
-    quantities = {name: quantity(name, (before, clean), (clean, clean), rounding) for name in shown}
+    quantities = {name: quantity(name, (before, clean), (clean, clean), rounding, SIDES) for name in shown}
     for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
         called = Reading({posterior: before.values[call]} if call in before.values else {}, before.failures)
-        if distance(posterior, called, clean) > rounding.levels.get(posterior, 0.0):
-            quantities[call] = quantity(posterior, (called, clean), (clean, clean), rounding)
-    levels = {name: rounding.levels.get(name, 0.0) for name in shown}
-    rest = {} if case.found else {n: distance(n, before, clean) for n in shown}
-    rest = {name: size for name, size in rest.items() if size > levels[name]}
+        if distance(posterior, called, clean) > rounding.level(posterior):
+            quantities[call] = quantity(posterior, (called, clean), (clean, clean), rounding, SIDES)
+    rest = {} if case.found else moved(before, clean, rounding, shown)
     absent = missing(shown, before)
     if why := unknown_noise(case.subject):
         absent[PREDICTIVE] = why
         quantities.pop(PREDICTIVE, None)
-    findings = cured_alone(case, ranked(case.found))
+    # Whoever calls a model in training mode at its training inputs trains it: then probes are the answer, not the mode.
+    trains = case.subject.model.training and CALL_MEAN in before.values
+    findings = cured_alone(case, ranked(case.found, (*ROOTS, *SWITCHED) if trains else ROOTS))
     rows = case.subject.inputs[0].shape[-2]
-    return Report(findings, quantities, rest, replace(rounding, levels=levels), tuple(notes), TITLE, rows, absent)
+    return Report(findings, quantities, rest, rounding.of(shown), tuple(notes), TITLE, rows, absent, sides=SIDES)
 
 
 def _clean(side: Subject) -> Reading:
     """The reading of a copy without any fault that lies in how it is called."""
-    replica = side.replica()
-    drop_caches(*replica.roots)
-    for fields in changed_settings().values():
-        for (cls, field), (_, default) in fields.items():
-            setattr(cls, field, default)
     with contextlib.ExitStack() as stack:
-        for context in exact():
+        for context in (*map(at_default, changed_settings().values()), *exact()):
             stack.enter_context(context)
-        return read(side, *replica.roots, call=False)
+        return reading_after(side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from gpytorch.kernels import RFFKernel
 from torch import nn
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import ask, prepared
+from gpbook_utils.diagnose.asking import ask, number_of_data, prepared
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import (
     OTHER_SEED,
@@ -28,7 +28,7 @@ from gpbook_utils.diagnose.experiments import (
     stills,
 )
 from gpbook_utils.diagnose.guard import changed_settings, seed
-from gpbook_utils.diagnose.readings import CALLS, POSTERIOR_OF, Reading, Subject, distance, number_of_data
+from gpbook_utils.diagnose.readings import CALLS, POSTERIOR_OF, Reading, Subject, distance
 from gpbook_utils.diagnose.tree import caches_of, modules_of
 
 LIMIT = "gpytorch.settings.max_cholesky_size"
@@ -86,7 +86,7 @@ def _modes(case: Case) -> Iterator[Trial]:
     for call, posterior in POSTERIOR_OF.items():
         if posterior in case.fresh.values or posterior in case.fresh.failures:
             size = distance(call, _as(call, case.fresh, call), _as(call, case.fresh, posterior))
-            level = case.rounding.levels.get(posterior, 0.0)
+            level = case.rounding.level(posterior)
             effect |= {call: size} if size > level else {}
     if not effect:
         return
@@ -115,8 +115,9 @@ def _settings(love: bool) -> Any:
 
     def trials(case: Case) -> Iterator[Trial]:
         for name, fields in changed_settings().items():
-            if name == "max_cholesky_size" or love != (name == "fast_pred_var"):
-                continue  # what that does is found as cholesky-switch and random-probes
+            # What the one does is found as cholesky-switch and random-probes; the other changes no number.
+            if name in ("max_cholesky_size", "debug") or love != (name == "fast_pred_var"):
+                continue
             mine, default = (", ".join(str(pair[i]) for pair in fields.values()) for i in (0, 1))
             yield Trial(f"gpytorch.settings.{name}", mine, default, under=(at_default(fields),), call=True)
 
@@ -158,22 +159,21 @@ def _iterations(case: Case, trial: Trial, base: Reading) -> Effect | None:
     return moved(base, case.calm, case.rounding) or None
 
 
-def _undrawn(case: Case) -> Iterator[Trial]:
-    """Variational distributions that the first call draws."""
-    drawn = [
-        (path, module)
-        for path, module in modules_of(case.subject.model)
-        if private.mean_init_std(module, None) is not None and hasattr(module, "initialize_variational_distribution")
-    ]
+def _zeroed(name: str, text: str, drawn: Callable[[Any], Any]) -> Callable[[Case], Iterator[Trial]]:
+    """An attribute by which modules draw random numbers, set to zero in those that do."""
 
-    def quiet(replica: Replica) -> None:
-        for _, module in drawn:
-            replica.of(module).mean_init_std = 0.0
+    def trials(case: Case) -> Iterator[Trial]:
+        found = [(path, module) for path, module in modules_of(case.subject.model) if drawn(module)]
 
-    if drawn:
-        path, module = drawn[0]
-        std = private.mean_init_std(module)
-        yield Trial(path, f"not initialised, mean_init_std {std:g}", "mean_init_std 0", change=quiet)
+        def quiet(replica: Replica) -> None:
+            for _, module in found:
+                setattr(replica.of(module), name, 0.0)
+
+        if found:
+            path, module = found[0]
+            yield Trial(path, f"{text} {getattr(module, name):g}", f"{text.split(', ')[-1]} 0", change=quiet)
+
+    return trials
 
 
 def _features(case: Case) -> Iterator[Trial]:
@@ -192,18 +192,6 @@ def _features(case: Case) -> Iterator[Trial]:
 
     if lazy:
         yield Trial(lazy[0], "drawn at the first call", "none", change=drawn_before)
-
-
-def _dropout(case: Case) -> Iterator[Trial]:
-    dropped = [(path, m) for path, m in modules_of(case.subject.model) if isinstance(m, private.Dropout) and m.p]
-
-    def undropped(replica: Replica) -> None:
-        for _, module in dropped:
-            replica.of(module).p = 0.0
-
-    if dropped:
-        path, module = dropped[0]
-        yield Trial(path, f"dropout p {module.p:g}", "dropout p 0", change=undropped)
 
 
 def _any_draw(case: Case) -> Iterator[Trial]:
@@ -248,20 +236,29 @@ def _layers(model: nn.Module) -> list[tuple[Any, Any]]:
 
 
 _RANDOM = ("love", "random-probes", "random-initialisation", "random-features", "random-call")
+_DROPOUT = _zeroed("p", "dropout p", lambda module: isinstance(module, private.Dropout) and module.p)
+_UNDRAWN = _zeroed(
+    private.mean_init_std.name,
+    "not initialised, mean_init_std",
+    lambda module: (
+        private.mean_init_std(module, None) is not None and hasattr(module, "initialize_variational_distribution")
+    ),
+)
 STALE = (Experiment("stale-cache", _caches),)
 RANDOM = (
     Experiment("love", _low_rank, stills),
     Experiment("random-probes", _probes, stills, unless=_RANDOM),
-    Experiment("random-initialisation", _undrawn, stills, unless=_RANDOM),
+    Experiment("random-initialisation", _UNDRAWN, stills, unless=_RANDOM),
     Experiment("random-features", _features, stills, unless=_RANDOM),
-    Experiment("random-call", _dropout, stills, unless=_RANDOM),
+    Experiment("random-call", _DROPOUT, stills, unless=_RANDOM),
     Experiment("random-call", _any_draw, stills, unless=_RANDOM),
 )
+ITERATED = (Experiment("cholesky-switch", _limit, _iterations),)
 CALLED = (
     Experiment("mode", _modes),
     *RANDOM,
     Experiment("love", _settings(True)),
     Experiment("setting", _settings(False)),
-    Experiment("cholesky-switch", _limit, _iterations),
+    *ITERATED,
 )
 FILLED = (Experiment("stale-buffer", _train_and_back, settled=True),)

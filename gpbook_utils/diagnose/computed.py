@@ -17,8 +17,7 @@ COMPUTED = {
     "random-probes": Cause(
         "Above max_cholesky_size the likelihood is estimated with fresh random probes, so two calls on one model "
         "differ.",
-        "Train and predict inside `with gpytorch.settings.max_cholesky_size(n):`, of both models. A line without "
-        "`with` has no effect.",
+        "Train and predict inside `with gpytorch.settings.max_cholesky_size(n):`. A line without `with` has no effect.",
         6,
     ),
     "cholesky-switch": Cause(

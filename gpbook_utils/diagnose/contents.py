@@ -12,11 +12,11 @@ from gpytorch.kernels import AdditiveKernel, ProductKernel
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import is_sampled, raw_inputs
+from gpbook_utils.diagnose.asking import data_of, is_sampled, raw_inputs
 from gpbook_utils.diagnose.copying import Replica
-from gpbook_utils.diagnose.experiments import VISIBLE, Case, Effect, Experiment, Trial, shift
+from gpbook_utils.diagnose.experiments import Case, Effect, Experiment, Trial, shift
 from gpbook_utils.diagnose.memory import overlap, overlaps_itself, tensors_of, trainable
-from gpbook_utils.diagnose.readings import COVARIANCE, LIKELIHOOD, MEAN, Reading, distance, names
+from gpbook_utils.diagnose.readings import MEAN, Reading, Subject, distance, names
 from gpbook_utils.diagnose.tree import drop_caches, modules_of
 
 
@@ -52,23 +52,16 @@ def _not_finite(case: Case) -> Iterator[Trial]:
 def _formats(case: Case) -> Iterator[Trial]:
     """Parameters and data in several formats: does the call work, or change, when all are in the finest?"""
     model = case.subject.model
-    tensors: dict[str, Tensor | None] = dict(model.named_parameters())
-    for tensor in getattr(model, "train_inputs", None) or ():
-        tensors["train_inputs"] = tensor
-    tensors["train_targets"] = getattr(model, "train_targets", None)
     by_dtype: dict[torch.dtype, list[str]] = {}
-    for path, held in tensors.items():
-        if held is not None and held.is_floating_point():
+    for path, held in (dict(model.named_parameters()) | data_of(model)).items():
+        if held.is_floating_point():
             by_dtype.setdefault(held.dtype, []).append(path)
     if len(by_dtype) < 2:
         return
     few = min(by_dtype.values(), key=len)
 
     def cast(replica: Replica) -> None:
-        finest = min(by_dtype, key=lambda dtype: torch.finfo(dtype).eps)
-        for root in replica.roots:
-            if root is not None:
-                root.to(finest)
+        replica.to(min(by_dtype, key=lambda dtype: torch.finfo(dtype).eps))
 
     listed = "; ".join(f"{str(d).removeprefix('torch.')}: {len(paths)} tensors" for d, paths in by_dtype.items())
     yield Trial(few[0], listed, "one format", change=cast)
@@ -83,8 +76,8 @@ def _any_bit(case: Case, trial: Trial, base: Reading) -> Effect | None:
 def _column(case: Case) -> Iterator[Trial]:
     """Have the targets the shape of the prior at the training inputs?"""
     model = case.subject.model
-    targets = getattr(model, "train_targets", None)
-    if targets is None or not getattr(model, "train_inputs", None) or is_sampled(model):
+    data = data_of(model)
+    if len(data) < 2 or is_sampled(model):
         return
     copy = case.subject.replica().roots[0]
     drop_caches(copy)
@@ -93,7 +86,7 @@ def _column(case: Case) -> Iterator[Trial]:
             wanted = tuple(copy.train().forward(*copy.train_inputs).mean.shape)
     except Exception:
         return
-    came = tuple(targets.shape)
+    came = tuple(data["train_targets"].shape)
     if came != (*wanted, 1):
         return
 
@@ -166,105 +159,24 @@ def _other_likelihood(case: Case) -> Iterator[Trial]:
         yield Trial(f"{path}.likelihood", "a likelihood of its own", "the model's likelihood", change=join)
 
 
-def _collapsed(case: Case) -> Iterator[Trial]:
-    """Training inputs that are few numbers, though the order of the rows says that they were more."""
-    model = case.subject.model
-    inputs, targets = getattr(model, "train_inputs", None), getattr(model, "train_targets", None)
-    if not inputs or len(inputs) > 1 or targets is None or inputs[0].dim() != 2 or targets.dim() != 1:
-        return
-    x, y = inputs[0].detach().double(), targets.detach().double()
-    if len(x) != len(y) or len(x) < 8:
-        return
-    groups, of, counts = torch.unique(x, dim=0, return_inverse=True, return_counts=True)
-    if 2 * len(groups) > len(x) or not (_in_order(y, of, counts) or _at_the_last_place(groups)):
-        return
-
-    def spread(replica: Replica) -> None:
-        for root in replica.roots:
-            if root is not None:
-                root.double()  # in a coarser format there may be no numbers between
-        new = inputs[0].detach().clone().double()
-        for column in range(x.shape[-1]):
-            steps = groups[:, column].unique().diff()
-            step = float(steps[steps > 0].min()) if (steps > 0).any() else 0.0
-            for group in range(len(groups)):
-                rows = (of == group).nonzero().squeeze(-1)
-                new[rows, column] += step * (torch.arange(len(rows)).to(new) / len(rows) - 0.5)
-        replica.of(model).__dict__["train_inputs"] = (new,)
-
-    text = f"{len(groups)} distinct of {len(x)} rows"
-    yield Trial("train_inputs", text, "distinct rows", change=spread, only=(MEAN, COVARIANCE), least=VISIBLE)
-
-
-def _in_order(y: Tensor, of: Tensor, counts: Tensor) -> bool:
-    """Whether targets at equal inputs go on where the row before left off: von Neumann's ratio, 2 of random order."""
-    steps, around, free = 0.0, 0.0, 0
-    for group in counts.argsort(descending=True)[:64].tolist():
-        rows = y[of == group]
-        if len(rows) > 3:
-            steps += float(rows.diff().square().mean()) * len(rows)
-            around += float((rows - rows.mean()).square().sum())
-            free += len(rows)
-    return free >= 12 and steps < 0.7 * around
-
-
-def _at_the_last_place(rows: Tensor) -> bool:
-    """Whether a column's numbers lie as far apart as float32 has any, far from the origin."""
-    for column in rows.T:
-        values = column.unique()
-        if len(values) < 2 or not torch.equal(values.float().double(), values):
-            continue
-        gap, largest = float(values.diff().min()), float(values.abs().max())
-        if math.frexp(gap)[0] == 0.5 and 2**21 < largest / gap <= 2**24 and gap != 1:
-            return True
-    return False
-
-
-def _unscaled(case: Case) -> Iterator[Trial]:
-    """Targets that the model holds for impossible: scaled to mean zero and variance one they would fit far better."""
-    model, base = case.subject.model, case.calm.values.get(LIKELIHOOD)
-    targets = getattr(model, "train_targets", None)
-    if base is None or base.numel() != 1 or targets is None or targets.dim() != 1 or len(targets) < 4:
-        return
-    y = targets.detach()
-    mean, deviation = float(y.mean()), float(y.std())
-    if not (math.isfinite(mean) and deviation > 0):
-        return
-
-    def scaled(replica: Replica) -> None:
-        replica.of(model).train_targets = (y - mean) / deviation
-
-    text = f"mean {mean:.4g}, standard deviation {deviation:.4g}"
-    yield Trial("train_targets", text, "mean 0, standard deviation 1", change=scaled, only=(LIKELIHOOD,))
-
-
-def _fits_better(case: Case, trial: Trial, base: Reading) -> Effect | None:
-    """Ten nats for each target: nothing that a noise or a lengthscale would mend."""
-    model: Any = case.subject.model
-    y, after = model.train_targets, case.read(trial).values.get(LIKELIHOOD)
-    if after is None:
-        return None
-    gain = float(after - base.values[LIKELIHOOD]) - math.log(float(y.std()))
-    return {LIKELIHOOD: gain} if gain > 10 else None
-
-
 def _with_data(case: Case) -> Iterator[Trial]:
     """Would training the model move its data, or x?"""
     side = case.subject
-    data: dict[str, Tensor] = {"x": side.inputs[0]} if side.inputs else {}
-    for tensor in getattr(side.model, "train_inputs", None) or ():
-        data["train_inputs"] = tensor
-    targets = getattr(side.model, "train_targets", None)
-    data |= {"train_targets": targets} if targets is not None else {}
-    for path, parameter in trainable(side.model, side.likelihood).items():
-        hit = [name for name, tensor in data.items() if overlap(parameter, tensor)]
-        if hit:
-            joint = Replica((side.model, side.likelihood, *data.values(), parameter))
-            shift(joint.of(parameter).data)
-            sizes = {name: _relative(data[name], joint.of(data[name])) for name in hit}
-            moved = ", ".join(f"{name} by {size:.1e} (relative)" for name, size in sizes.items())
-            detail = f"Changing the parameter by a hundredth moves {moved}."
-            yield Trial(path, f"memory of {', '.join(hit)}", "its own memory", effect=sizes, detail=detail)
+    for path, parameter, hit in overlapping(side):
+        joint = Replica((side.model, side.likelihood, *hit.values(), parameter))
+        shift(joint.of(parameter).data)
+        sizes = {name: _relative(tensor, joint.of(tensor)) for name, tensor in hit.items()}
+        moved = ", ".join(f"{name} by {size:.1e} (relative)" for name, size in sizes.items())
+        detail = f"Changing the parameter by a hundredth moves {moved}."
+        yield Trial(path, f"memory of {', '.join(hit)}", "its own memory", effect=sizes, detail=detail)
+
+
+def overlapping(side: Subject) -> list[tuple[str, Tensor, dict[str, Tensor]]]:
+    """The parameters that lie in memory of data or x, each with its path and with what it shares memory."""
+    data = {"x": side.inputs[0]} | data_of(side.model)
+    hits = [(path, p, {name: t for name, t in data.items() if overlap(p, t)})
+            for path, p in trainable(side.model, side.likelihood).items()]  # fmt: skip
+    return [hit for hit in hits if hit[2]]
 
 
 def _within(case: Case) -> Iterator[Trial]:
@@ -335,8 +247,4 @@ HELD = (
     Experiment("shared-with-data", _with_data),
     Experiment("shared-within-model", _within),
 )
-JUDGED = (
-    Experiment("collapsed-inputs", _collapsed, settled=True),
-    Experiment("unscaled-targets", _unscaled, _fits_better, settled=True),
-    Experiment("state-outside-state-dict", _plain, settled=True),
-)
+PLAIN = (Experiment("state-outside-state-dict", _plain, settled=True),)

@@ -52,6 +52,12 @@ class Replica:
         """The copy that stands for ``original``; it is made if there is none yet."""
         return self.copy(original)
 
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
+        """Bring the roots, which are modules or none, to a format and a device."""
+        for root in self.roots:
+            if root is not None:
+                root.to(dtype=dtype, device=device)
+
     def place(self, original: Any, substitute: Any) -> None:
         """From now on ``substitute`` stands for ``original``."""
         self._originals.append(original)
@@ -133,12 +139,12 @@ class Replica:
         """The function itself, unless it has closed over a part of the model."""
         if not function.__closure__:
             return function
-        contents = [_contents(cell) for cell in function.__closure__]
+        contents = [contents_of(cell) for cell in function.__closure__]
         if all(isinstance(content, (*_ATOMS, types.FunctionType)) for content in contents):
             return function
         self.place(function, function)  # a closure may hold itself
         cells = tuple(
-            types.CellType() if content is _EMPTY else types.CellType(self.copy(content)) for content in contents
+            types.CellType() if content is EMPTY else types.CellType(self.copy(content)) for content in contents
         )
         new = types.FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
@@ -166,14 +172,15 @@ class Replica:
         return new
 
 
-_EMPTY = object()
+EMPTY = object()
 
 
-def _contents(cell: types.CellType) -> Any:
+def contents_of(cell: types.CellType) -> Any:
+    """What a function has closed over, or ``EMPTY``."""
     try:
         return cell.cell_contents
     except ValueError:
-        return _EMPTY
+        return EMPTY
 
 
 def _slots(cls: type) -> list[str]:

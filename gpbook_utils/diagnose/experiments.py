@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from gpbook_utils.compare import unit_roundoff
+from gpbook_utils.diagnose.asking import LARGE, number_of_data
 from gpbook_utils.diagnose.copying import Replica
-from gpbook_utils.diagnose.readings import LARGE, Reading, Subject, distance, names, number_of_data, read
+from gpbook_utils.diagnose.readings import Reading, Subject, distance, names, read
 from gpbook_utils.diagnose.report import Finding
 from gpbook_utils.diagnose.rounding import Rounding
 from gpbook_utils.diagnose.tree import drop_caches
@@ -48,7 +49,6 @@ class Trial:
         number: the seed.
         only: the quantities that are looked at; all by default.
         least: relative difference that does not count, whatever the level of rounding.
-        times: how many times the level of rounding does not count.
         effect: the effect, where it is known without a reading.
         detail: a sentence beside the explanation of the cause.
     """
@@ -64,7 +64,6 @@ class Trial:
     number: int = 0
     only: tuple[str, ...] | None = None
     least: float = 0.0
-    times: float = 1.0
     effect: Effect | None = None
     detail: str = ""
 
@@ -147,7 +146,7 @@ def run(case: Case, table: Iterable[Experiment]) -> None:
 def moves(case: Case, trial: Trial, base: Reading) -> Effect | None:
     """What the change moves beyond rounding."""
     only = trial.only
-    return moved(base, case.read(trial), case.rounding, only, trial.least, trial.times) or None
+    return moved(base, case.read(trial), case.rounding, only, trial.least) or None
 
 
 def stills(case: Case, trial: Trial, base: Reading) -> Effect | None:
@@ -171,12 +170,11 @@ def seeded(case: Case) -> Effect:
 
 
 def moved(
-    before: Reading, after: Reading, rounding: Rounding, only: Iterable[str] | None = None, least: float = 0.0,
-    times: float = 1.0,
-) -> Effect:  # fmt: skip
+    before: Reading, after: Reading, rounding: Rounding, only: Iterable[str] | None = None, least: float = 0.0
+) -> Effect:
     """The quantities that two readings do not share beyond rounding, and how far they are apart."""
     sizes = {name: distance(name, before, after) for name in only or names(after)}
-    return {name: size for name, size in sizes.items() if size > max(least, times * rounding.levels.get(name, 0.0))}
+    return {name: size for name, size in sizes.items() if size > max(least, rounding.level(name))}
 
 
 def reading_after(

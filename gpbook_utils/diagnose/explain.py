@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from gpbook_utils.diagnose.asking import LARGE, number_of_data
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.check import case_of
-from gpbook_utils.diagnose.circumstances import RANDOM, STALE
+from gpbook_utils.diagnose.circumstances import ITERATED, RANDOM, STALE
 from gpbook_utils.diagnose.contents import HELD
-from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, reading_after, run, settled
+from gpbook_utils.diagnose.copying import Replica
+from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, moved, reading_after, run, settled
 from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import both_subjects, paired
 from gpbook_utils.diagnose.memory import shared_between
@@ -20,7 +22,6 @@ from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import RAISED, message
 from gpbook_utils.diagnose.readings import (
     CALLS,
-    LARGE,
     MEAN,
     POSTERIOR_OF,
     PREDICTIVE,
@@ -28,19 +29,18 @@ from gpbook_utils.diagnose.readings import (
     Subject,
     distance,
     names,
-    number_of_data,
     read,
 )
 from gpbook_utils.diagnose.remedies import cured
 from gpbook_utils.diagnose.report import Finding, Report
 from gpbook_utils.diagnose.rounding import Rounding
 from gpbook_utils.diagnose.ruler import merged, missing, others_failed, quantity, ranked, with_warnings
+from gpbook_utils.diagnose.scales import SCALED
 from gpbook_utils.diagnose.state import differences
-from gpbook_utils.diagnose.tree import drop_caches
 from gpbook_utils.diagnose.walk import Change, Difference, joined
 
 # Of one model alone, what its user should hear of even where another model is beside it.
-ALONE = tuple(row for row in HELD if row.cause in ("skipped-transform", "other-likelihood"))
+ALONE = tuple(r for r in (*HELD, *SCALED) if r.cause in ("skipped-transform", "other-likelihood", "collapsed-inputs"))
 
 
 def explain_difference(
@@ -141,7 +141,7 @@ class _Explanation:
         run(case, (*STALE, *ALONE))
         if MEAN in case.fresh.values:
             if not any(f.where.endswith("max_cholesky_size") for f in self.findings):  # of both: one setting
-                run(case, RANDOM)
+                run(case, (*RANDOM, *(ITERATED if self._by_iterations() else ())))
         else:
             run(case, [row for row in (*HELD, *RAISED) if row.cause in _ERRORS])
         if message(case):
@@ -150,46 +150,50 @@ class _Explanation:
         known = {f.cause for f in self.findings} - {"stale-cache", *_ERRORS}
         self.findings += [_of(case.subject, f) for f in case.found if f.cause not in known]
 
+    def _by_iterations(self) -> bool:
+        """Whether the two differ otherwise than Cholesky has it."""
+        calm = [case.calm for case in self.cases]
+        return any(
+            abs(distance(name, *self.before) - distance(name, *calm)) > 2 * self.rounding.level(name)
+            for name in names(*self.before)
+        )
+
     def _attributed(self, shown: list[str], fresh: list[Reading]) -> Report:
         """Exchange the differences in state, and report with what was found before."""
         a, b, rounding = self.a, self.b, self.rounding
         state = differences(a, b)
         exchange = _Exchange(a, b, fresh, shown)
-        unequal = any(distance(name, *pair) > rounding.levels.get(name, 0.0)
-                      for name in shown for pair in (self.before, fresh))  # fmt: skip
+        unequal = any(moved(p, q, rounding, shown) for p, q in (self.before, fresh))
         if unequal:
             state = exchange.run(state)
         for difference, effect in zip(state, exchange.effects, strict=False):
-            effect = {name: size for name, size in effect.items() if size > rounding.levels.get(name, 0.0)}
+            effect = {name: size for name, size in effect.items() if size > rounding.level(name)}
             if effect:
                 self.findings.append(self._named(difference, effect, fresh))
         if exchange.effects:
             named = any(f.cause not in _ERRORS and ": " not in f.where for f in self.findings)
             self.findings = [f for f in self.findings if not (named and f.cause in _VAGUE)]
         last = exchange.last
-        rest = {name: distance(name, last, fresh[1]) for name in shown}
         alone = [f.effect for f in self.findings if ": " in f.where]  # are not exchanged
         rest = {
             name: size
-            for name, size in rest.items()
-            if size > max([rounding.levels.get(name, 0.0), *(2 * effect.get(name, 0.0) for effect in alone)])
+            for name, size in moved(last, fresh[1], rounding, shown).items()
+            if all(size > 2 * effect.get(name, 0.0) for effect in alone)
         }
         self._without_effect(state, shown)
         trained = any(f.cause == "parameter" for f in self.findings)
-        roots = (
-            (*ROOTS, "random-probes") if trained else ROOTS
-        )  # of a likelihood that never repeats, any value is found
+        # Of a likelihood that never repeats, training finds any value.
+        roots = (*ROOTS, "random-probes") if trained else ROOTS
         findings, cure = ranked(self.findings, roots), ""
         if unequal or any(f.cause == "shared-parameters" for f in findings):
             findings, cure = cured(a, b, findings, shown, rounding, fresh)
         quantities = {name: quantity(name, (self.before[0], self.before[1]), (last, fresh[1]), rounding)
                       for name in shown}  # fmt: skip
-        levels = {name: rounding.levels.get(name, 0.0) for name in shown}
         absent = missing(shown, *self.before)
         if all(self.silent):
             absent[PREDICTIVE] = self.silent[0]
         rows = a.inputs[0].shape[-2]
-        return Report(findings, quantities, rest, replace(rounding, levels=levels), tuple(self.notes), "two models",
+        return Report(findings, quantities, rest, rounding.of(shown), tuple(self.notes), "two models",
                       rows, absent, cure)  # fmt: skip
 
     def _named(self, difference: Difference, effect: dict[str, float], fresh: list[Reading]) -> Finding:
@@ -285,14 +289,14 @@ class _Exchange:
         return None if self._breaks(*self._pair(one)) else one
 
     def _reading(self, side: Subject, changes: list[Change]) -> Reading:
-        replica = side.replica()
-        drop_caches(*replica.roots)
-        try:
+        def exchange(replica: Replica) -> None:
             for change in changes:
                 change(replica)
+
+        try:
+            return reading_after(side, exchange, call=self.calls)
         except Exception as error:
             return Reading(failures={"exchange": f"{type(error).__name__}: {error}"})
-        return read(side, *replica.roots, call=self.calls)
 
     def _note(self, effect: dict[str, float], before: Reading, after: Reading) -> None:
         if "exchange" not in after.failures:
@@ -307,7 +311,7 @@ def _shown(readings: tuple[Reading, ...], rounding: Rounding) -> list[str]:
     for call, posterior in POSTERIOR_OF.items():
         for reading in readings:
             pair = Reading(values={call: reading.values[posterior]} if posterior in reading.values else {})
-            if call in everything and distance(call, reading, pair) > rounding.levels.get(posterior, 0.0):
+            if call in everything and distance(call, reading, pair) > rounding.level(posterior):
                 shown.append(call)
                 break
     return shown

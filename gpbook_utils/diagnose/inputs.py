@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import inner_gps, speaks_posterior, strategy_of
+from gpbook_utils.diagnose.asking import dtype_of, far_out, inner_gps, number_of_data, speaks_posterior, strategy_of
 from gpbook_utils.diagnose.naming import code_path
-from gpbook_utils.diagnose.readings import Subject, dtype_of, far_out, number_of_data
+from gpbook_utils.diagnose.readings import Subject
 
 MAX_ROWS = 1000
 MAX_ENTRIES = 250_000  # of the covariance between the rows of x and the training points

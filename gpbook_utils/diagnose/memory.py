@@ -64,11 +64,15 @@ def tensors_of(*roots: Any) -> dict[str, Tensor]:
     return found
 
 
+def shared_by(a: Subject, b: Subject) -> dict[str, nn.Parameter]:
+    """The parameters of the first model that lie in memory of the second."""
+    others = tensors_of(b.model, b.likelihood).values()
+    return {path: p for path, p in trainable(a.model, a.likelihood).items() if any(overlap(p, t) for t in others)}
+
+
 def shared_between(a: Subject, b: Subject, fresh_b: Reading, rounding: Rounding) -> list[Finding]:
     """Do two models share memory that training one of them would change? If so, what does that do to the other?"""
-    own = trainable(a.model, a.likelihood)
-    others = tensors_of(b.model, b.likelihood)
-    shared = {path: p for path, p in own.items() if any(overlap(p, t) for t in others.values())}
+    shared = shared_by(a, b)
     if not shared:
         return []
     joint = Replica((a.model, a.likelihood, b.model, b.likelihood))
@@ -78,7 +82,7 @@ def shared_between(a: Subject, b: Subject, fresh_b: Reading, rounding: Rounding)
         shift(joint.of(parameter).data)
     effect = moved(fresh_b, read(b, model, likelihood, call=False), rounding)
     detail = (
-        f"{len(shared)} of {len(own)} trainable parameters of model_a are shared; "
+        f"{len(shared)} of {len(trainable(a.model, a.likelihood))} trainable parameters of model_a are shared; "
         "the effect is that of changing them by a hundredth."
     )
     where = _common(list(shared))

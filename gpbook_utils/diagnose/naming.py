@@ -147,11 +147,6 @@ def has_flag(strategy) -> bool:
     return strategy is not None and private.started.name in private.buffers(strategy)
 
 
-def class_name(module: nn.Module) -> str:
-    """The name of a class."""
-    return type(module).__name__
-
-
 def constrained(module: nn.Module, name: str) -> str:
     """A parameter as its user knows it, with its raw value."""
     value = tensor_of(module, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import gpytorch
 import torch
@@ -12,7 +11,7 @@ from gpytorch.likelihoods.noise_models import FixedGaussianNoise
 from torch import Tensor
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import by_posterior
+from gpbook_utils.diagnose.asking import by_posterior, dtype_of, far_out
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import (
     SLIGHT,
@@ -23,8 +22,8 @@ from gpbook_utils.diagnose.experiments import (
     Trial,
     moved,
     reading_after,
-    run,
 )
+from gpbook_utils.diagnose.raised import repeated_rows
 from gpbook_utils.diagnose.readings import (
     COVARIANCE,
     MEAN,
@@ -33,9 +32,8 @@ from gpbook_utils.diagnose.readings import (
     Reading,
     Subject,
     distance,
-    dtype_of,
-    far_out,
     read,
+    rows_of,
 )
 from gpbook_utils.diagnose.tree import drop_caches, modules_of
 from gpbook_utils.diagnose.walk import Difference
@@ -51,7 +49,7 @@ def _other_mode(case: Case, trial: Trial, base: Reading) -> Effect | None:
     """What the other code path moves."""
     with torch.set_grad_enabled(not torch.is_grad_enabled()):
         after = reading_after(case.subject)
-    return moved(base, after, case.rounding, None, trial.least, trial.times) or None
+    return moved(base, after, case.rounding, None, trial.least) or None
 
 
 def _half(case: Case) -> Iterator[Trial]:
@@ -60,34 +58,43 @@ def _half(case: Case) -> Iterator[Trial]:
     m = x.shape[-2]
     if m < 2 or MEAN not in case.calm.values:
         return
-    far = far_out(x)
-    kept = far.argsort()[: max(1, m // 2)].sort().values
-    parts = tuple(part[..., kept.to(part.device), :] for part in case.subject.inputs)
-    rows = case.subject.rows
-    farthest = int(far.argmax() if rows is None else rows[far.argmax()])
-    yield Trial(
-        f"x[{farthest}]", f"{m} rows in one call", f"{len(kept)} rows",
-        inputs=parts, only=(PRIOR, MEAN, COVARIANCE), least=case.slight(), times=3,
-    )  # fmt: skip
+    order = far_out(x).argsort()
+    kept, others = order[: max(1, m // 2)].sort().values, order[:-1].sort().values
+    alone = _of_rows(case, kept)
+    effect = _parted(case, case.calm, m, kept, alone)
+    if effect:
+        # Is it the farthest row? Then it is gone without that one.
+        gone = not _parted(case, _of_rows(case, others), m - 1, torch.searchsorted(others, kept), alone)
+        rows = case.subject.rows
+        where = f"x[{int(order[-1] if rows is None else rows[order[-1]])}]" if gone else "x"
+        yield Trial(where, f"{m} rows in one call", f"{len(kept)} rows", effect=effect)
 
 
-def _rows_alone(case: Case, trial: Trial, base: Reading) -> Effect | None:
-    """How far the block of some rows is from the answer to these rows alone."""
-    if trial.inputs is None or trial.only is None:
-        return None
-    m, alone = case.subject.inputs[0].shape[-2], case.read(trial)
-    kept = far_out(case.subject.inputs[0]).argsort()[: trial.inputs[0].shape[-2]].sort().values
-    block = Reading()
-    for name in trial.only:
+def _of_rows(case: Case, rows: Tensor) -> Reading:
+    """The answer to some rows of x alone."""
+    parts = tuple(part[..., rows.to(part.device), :] for part in case.subject.inputs)
+    return case.read(Trial("", "", "", inputs=parts, only=(PRIOR, MEAN, COVARIANCE)))
+
+
+def _parted(case: Case, base: Reading, m: int, kept: Tensor, alone: Reading) -> Effect:
+    """How far some of the m rows of a reading are from the answer to these rows alone.
+
+    Of a mean on the scale that it has at most rows, for there it may cross zero.
+    """
+    effect, prior = {}, alone.values.get(PRIOR)
+    for name in (PRIOR, MEAN, COVARIANCE):
         value, other = base.values.get(name), alone.values.get(name)
         if value is None or other is None:
             continue
-        tasks = value.shape[-1] // m
-        if tasks * m != value.shape[-1] or other.shape[-1] != tasks * len(kept):
+        block = rows_of(value, kept, m, matrix=name != MEAN)
+        if block.shape != other.shape:
             continue
-        rows = (kept.unsqueeze(-1) * tasks + torch.arange(tasks)).flatten()
-        block.values[name] = value[..., rows] if name == MEAN else value[..., rows, :][..., rows]
-    return moved(block, alone, case.rounding, list(block.values), trial.least, trial.times) or None
+        usual = float(value.abs().median()) * math.sqrt(block.numel()) if name == MEAN else 0.0
+        size = float((block - other).norm() / block.norm().clamp_min(usual))
+        least = max(case.slight(), 3 * case.rounding.level(name))
+        if size > least and beside_prior(prior, name, block, other) > case.slight():
+            effect[name] = size
+    return effect
 
 
 def _last_place(case: Case) -> Iterator[Trial]:
@@ -132,15 +139,22 @@ def _added(case: Case) -> Iterator[Trial]:
     if added:
         old = [gpytorch.settings.cholesky_jitter.value(dtype) for dtype in (torch.float32, torch.float64)]
         under = (gpytorch.settings.cholesky_jitter(10 * old[0], 10 * old[1]),)
-        yield Trial("gpytorch.settings.cholesky_jitter", added[0][:60], "no jitter", under=under)
+        said = "; ".join(filter(None, (added[0][:60], repeated_rows(case.subject.model))))
+        yield Trial("gpytorch.settings.cholesky_jitter", said, "no jitter", under=under)
 
 
 def _jitter(case: Case) -> Iterator[Trial]:
-    """Does the jitter of a variational strategy show?"""
+    """Does the jitter of a variational strategy show, where it is larger than the library's?
+
+    A whitened q(u) was trained for its jitter: with another, it answers otherwise, and neither is at fault.
+    """
+    usual = gpytorch.settings.variational_cholesky_jitter.value(dtype_of(case.subject.model))
     for path, module in modules_of(case.subject.model):
         if not private.jitter_value.held_by(module) or not private.started(module, None):
             continue  # no strategy, or one whose q(u) is still to be drawn
         value = float(getattr(module, "jitter_val"))  # noqa: B009
+        if value <= usual:
+            continue
 
         def less(replica: Replica, module: torch.nn.Module = module, value: float = value) -> None:
             replica.of(module).jitter_val = value / 10
@@ -154,16 +168,20 @@ def _against_prior(case: Case, trial: Trial, base: Reading) -> Effect | None:
     """What moves, also against the prior: where next to nothing is left of a quantity, that may well be jitter."""
     after = case.read(trial)
     effect = moved(base, after, case.rounding, trial.only, trial.least)
-    prior = base.values.get(PRIOR)
-    for name in list(effect):
-        p, q = base.values.get(name), after.values.get(name)
-        if p is None or q is None or p.shape != q.shape:
-            del effect[name]
-        elif prior is not None:
-            scale = prior.norm() if name == COVARIANCE else prior.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().norm()
-            if float((p - q).norm()) < trial.least * float(scale):
-                del effect[name]
-    return effect or None
+    return {
+        name: size
+        for name, size in effect.items()
+        if math.isfinite(size)
+        and beside_prior(base.values.get(PRIOR), name, base.values[name], after.values[name]) > trial.least
+    } or None
+
+
+def beside_prior(prior: Tensor | None, name: str, p: Tensor, q: Tensor) -> float:
+    """The size of a difference on the scale of the prior."""
+    if prior is None:
+        return math.inf
+    scale = prior.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt().norm() if name == MEAN else prior.norm()
+    return float((p - q).norm() / scale)
 
 
 def _clamped(case: Case) -> Iterator[Trial]:
@@ -223,49 +241,13 @@ def _reused(case: Case) -> Iterator[Trial]:
 
 NUMERICAL = (
     Experiment("grad-mode", _gradients, _other_mode, settled=True),
-    Experiment("batch-dependence", _half, _rows_alone, settled=True),
+    Experiment("batch-dependence", _half, settled=True),
     Experiment("far-from-origin", _last_place, _seen, settled=True),
     Experiment("jitter-added", _added, settled=True),
     Experiment("jitter", _jitter, _against_prior, settled=True),
     Experiment("variance-clamped", _clamped, settled=True),
     Experiment("noise-reused", _reused, settled=True),
 )
-
-
-def rounded_floats(case: Case) -> Iterator[Trial]:
-    """Parameters of a float64 model that hold a short decimal as float32 has it."""
-    seen = set()
-    for root, prefix in ((case.subject.model, ""), (case.subject.likelihood, "likelihood.")):
-        for path, module in modules_of(root):
-            for name, parameter in private.parameters(module).items():
-                if parameter is None or parameter.dtype != torch.float64 or parameter.numel() != 1:
-                    continue
-                constraint = private.constraint_of(module, name)
-                value = parameter.detach() if constraint is None else constraint.transform(parameter.detach())
-                number = float(value)
-                short = float(f"{number:.6g}")
-                single = float(torch.tensor(short, dtype=torch.float32))
-                if short == single or abs(number - single) > 1e-14 * abs(single) or number in seen:
-                    continue
-                seen.add(number)
-                target = torch.full_like(parameter.detach(), short)
-                raw = target if constraint is None else constraint.inverse_transform(target)
-
-                def mend(replica: Replica, parameter: Tensor = parameter, raw: Tensor = raw) -> None:
-                    replica.of(parameter).data.copy_(raw)
-
-                where = ".".join(filter(None, (prefix + path, name)))
-                yield Trial(where.replace("..", "."), f"{number:.17g}", f"{short:.17g}", change=mend)
-
-
-ROUNDED = (Experiment("rounded-float", rounded_floats, settled=True),)
-
-
-def as_notes(case: Case) -> list[str]:
-    """What a model agrees with itself in all the same: floats that were rounded on their way in."""
-    other = replace(case, found=[], notes=[])
-    run(other, ROUNDED)
-    return [f"{f.where} is {f.a}: a Python float, rounded to float32 on its way in" for f in other.found]
 
 
 def noise_in_code(a: Subject, b: Subject, difference: Difference, fresh: list[Reading]) -> str:

@@ -10,12 +10,13 @@ from dataclasses import replace
 import gpytorch
 import torch
 from gpytorch.kernels import GridInterpolationKernel
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpbook_utils.diagnose import private
+from gpbook_utils.diagnose.asking import dtype_of
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.experiments import Case, Experiment, Trial, reading_after
-from gpbook_utils.diagnose.readings import CALL_MEAN, CALLS, MEAN, PRIOR, dtype_of
+from gpbook_utils.diagnose.readings import CALL_MEAN, CALLS, MEAN, PRIOR
 from gpbook_utils.diagnose.rounding import system_of
 from gpbook_utils.diagnose.tree import modules_of
 
@@ -47,12 +48,13 @@ def _indefinite(case: Case) -> Iterator[Trial]:
     noise = getattr(side.likelihood, "noise", None)
     if isinstance(noise, Tensor):
         said.append(f"noise {float(noise.detach().min()):.1e}")
-    repeated = _repeated(getattr(side.model, "train_inputs", None))
-    said += [repeated] if repeated else []
-    yield Trial("", ", ".join(said), "positive definite", effect=ALL, detail=_mended(case, repeated, noise))
+    said += filter(None, [repeated_rows(side.model)])
+    yield Trial("", ", ".join(said), "positive definite", effect=ALL, detail=_mended(case, noise))
 
 
-def _repeated(inputs: tuple[Tensor, ...] | None) -> str:
+def repeated_rows(model: nn.Module) -> str:
+    """How many training inputs stand there more than once, or empty."""
+    inputs = getattr(model, "train_inputs", None)
     if not inputs or inputs[0].dim() != 2:
         return ""
     rows = torch.cat([part.detach().double() for part in inputs if part.dim() == 2], -1)
@@ -60,17 +62,12 @@ def _repeated(inputs: tuple[Tensor, ...] | None) -> str:
     return f"{len(rows) - few} of {len(rows)} rows repeat another" if few < len(rows) else ""
 
 
-def _mended(case: Case, repeated: str, noise: object) -> str:
+def _mended(case: Case, noise: object) -> str:
     """What of a finer format and a larger noise makes the call work."""
-
-    def finer(replica: Replica) -> None:
-        for root in replica.roots:
-            if root is not None:
-                root.double()
-
     said = []
     if dtype_of(case.subject.model) != torch.float64:
-        works = MEAN in reading_after(case.subject, finer, only=(MEAN,)).values
+        finer = reading_after(case.subject, lambda replica: replica.to(torch.float64), only=(MEAN,))
+        works = MEAN in finer.values
         said.append("In float64 the call works." if works else "In float64 it raises too.")
     for floor in (1e-6, 1e-4, 1e-2):
         if not isinstance(noise, Tensor) or float(noise.detach().min()) >= floor:
@@ -79,10 +76,8 @@ def _mended(case: Case, repeated: str, noise: object) -> str:
         def raised(replica: Replica, floor: float = floor) -> None:
             likelihood = replica.of(case.subject.likelihood)
             for module in likelihood.modules():
-                raw, constraint = (
-                    private.parameters(module).get("raw_noise"),
-                    private.constraint_of(module, "raw_noise"),
-                )
+                raw = private.parameters(module).get("raw_noise")
+                constraint = private.constraint_of(module, "raw_noise")
                 if raw is not None and constraint is not None:
                     raw.data.copy_(constraint.inverse_transform(torch.full_like(raw, floor)))
                 elif isinstance(module.__dict__.get("noise"), Tensor):
@@ -159,20 +154,16 @@ def _unbatched(case: Case) -> Iterator[Trial]:
         yield replace(trial, effect=CALL, detail=detail)
 
 
-def _debugged(case: Case) -> Iterator[Trial]:
-    """An error that only GPyTorch's debug checks raise."""
-    if MEAN in case.fresh.values and CALL_MEAN in case.fresh.failures and not case.found:
-        detail = "Without the checks of gpytorch.settings.debug it answers, which need not be what was meant."
-        yield Trial("", f"{case.subject.asked()} raised {message(case)}", "", effect=CALL, detail=detail)
-
-
 def _other(case: Case) -> Iterator[Trial]:
-    text = message(case)
-    if text and MEAN in case.fresh.failures and not case.found:
-        yield Trial("", f"{case.subject.asked()} raised {text}", "", effect=ALL)
+    """An error that nothing else explains, or that only GPyTorch's debug checks raise."""
+    answers = MEAN in case.fresh.values
+    if not case.found and (CALL_MEAN if answers else MEAN) in case.fresh.failures:
+        detail = "Without the checks of gpytorch.settings.debug it answers, which need not be what was meant."
+        said = f"{case.subject.asked()} raised {message(case)}"
+        yield Trial("", said, "", effect=CALL if answers else ALL, detail=detail if answers else "")
 
 
-CHECKED = (Experiment("training-data", _unbatched), Experiment("call-raises", _debugged))
+CHECKED = (Experiment("training-data", _unbatched), Experiment("call-raises", _other))
 RAISED = (
     Experiment("not-positive-definite", _indefinite, unless=("not-finite", "mixed-dtype", "length")),
     Experiment("number-of-inputs", _number_of_inputs),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from gpytorch.distributions import MultivariateNormal
 from torch import Tensor, nn
 
-from gpbook_utils.compare import unit_roundoff
 from gpbook_utils.diagnose.asking import (
     Answer,
     answer_of,
@@ -129,6 +129,7 @@ class _Reader:
 
     def __init__(self, subject: Subject, model, likelihood, number: int):
         self.name, self.model, self.likelihood, self.number = subject.name, model, likelihood, number
+        self.rows = subject.rows
         self.inputs, self.targets = (_cast(value, model) for value in (subject.inputs, subject.targets))
         self.reading = Reading()
 
@@ -161,12 +162,28 @@ class _Reader:
         # A call in training mode may change buffers, such as running means, that the posterior then depends on.
         held = [] if plain else [*modules, *modules_of(self.likelihood)]
         buffers = [(b, b.clone()) for _, module in held for b in module.buffers(recurse=False)]
-        answer = self._answer(CALL_MEAN, CALL_COVARIANCE, lambda: ask(self.model, self.inputs))
+        with self._its_training_inputs():
+            answer = self._answer(CALL_MEAN, CALL_COVARIANCE, lambda: ask(self.model, self.inputs))
         with torch.no_grad():
             for buffer, value in buffers:
                 if not torch.equal(buffer, value):
                     buffer.copy_(value)
         return answer if plain else None
+
+    @contextlib.contextmanager
+    def _its_training_inputs(self) -> Iterator[None]:
+        """In training mode an exact GP takes its training inputs only: of these it has the rows taken of x."""
+        held, rows = getattr(self.model, "train_inputs", None), self.rows
+        if rows is None or not self.model.training or not held or len(held) != len(self.inputs):
+            yield
+            return
+        taken = tuple(part[..., rows[rows < part.shape[-2]].to(part.device), :] for part in held)
+        if all(map(torch.equal, taken, self.inputs)):
+            self.model.__dict__["train_inputs"] = taken
+        try:
+            yield
+        finally:
+            self.model.__dict__["train_inputs"] = held
 
     def evaluation(self, fresh: bool) -> None:
         """Drop the caches; evaluation mode also for modules that ``eval()`` does not reach."""
@@ -285,6 +302,13 @@ def _cast(value, model):
     return value.to(parameter.device, parameter.dtype if value.is_floating_point() else value.dtype)
 
 
+def rows_of(value: Tensor, rows: Tensor, m: int, *, matrix: bool) -> Tensor:
+    """The part of a mean or covariance of m inputs that is of some rows, with all tasks."""
+    tasks = value.shape[-1] // m
+    kept = (rows.unsqueeze(-1) * tasks + torch.arange(tasks)).flatten()
+    return value[..., kept, :][..., kept] if matrix else value[..., kept]
+
+
 def wide(tensor: Tensor) -> Tensor:
     """A detached copy in float64 on the CPU."""
     return tensor.detach().cpu().double().clone()
@@ -319,32 +343,6 @@ def distance(name: str, a: Reading, b: Reading) -> float:
     return float((p / unit - q / unit).norm()) / norm
 
 
-def far_out(x: Tensor) -> Tensor:
-    """How far each row of x lies from the median row, in standard deviations of its column; over batches the most."""
-    flat = x.detach().double().reshape(-1, *x.shape[-2:])
-    median = flat.median(dim=-2, keepdim=True).values
-    spread = flat.std(dim=-2, keepdim=True, correction=0).clamp_min(torch.finfo(torch.float64).tiny)
-    return ((flat - median) / spread).abs().amax(dim=-1).amax(dim=0)
-
-
-LARGE = 500  # numbers that an exact GP is conditioned on, above which a diagnosis makes fewer readings
-
-
-def number_of_data(model: nn.Module) -> int:
-    """How many numbers an exact GP is conditioned on, tasks included; zero without training data."""
-    targets = getattr(model, "train_targets", None)
-    if targets is None:
-        return 0
-    return max(targets.shape[-1], targets.shape[-2] * targets.shape[-1] if targets.dim() > 1 else 0)
-
-
 def names(*readings: Reading) -> list[str]:
     """All quantities that one of the readings has, or failed to have, in a fixed order."""
     return [name for name in ALL if any(name in r.values or name in r.failures for r in readings)]
-
-
-def dtype_of(model: nn.Module, default: torch.dtype | None = None) -> torch.dtype:
-    """The coarsest floating-point format of a model's parameters and training data."""
-    tensors = [*model.parameters(), *(getattr(model, "train_inputs", None) or ())]
-    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-    return max(dtypes, key=unit_roundoff) if dtypes else (default or torch.get_default_dtype())

@@ -6,7 +6,7 @@ import ast
 import contextlib
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,20 +14,16 @@ import gpytorch
 import torch
 from torch import Tensor, nn
 
-from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact
+from gpbook_utils.diagnose.asking import dtype_of, number_of_data
+from gpbook_utils.diagnose.contents import overlapping
+from gpbook_utils.diagnose.copying import Replica
+from gpbook_utils.diagnose.experiments import Case, moved, settled
+from gpbook_utils.diagnose.memory import shared_by
 from gpbook_utils.diagnose.naming import code_path
-from gpbook_utils.diagnose.readings import (
-    CALLS,
-    POSTERIOR_OF,
-    Reading,
-    Subject,
-    distance,
-    dtype_of,
-    number_of_data,
-    read,
-)
+from gpbook_utils.diagnose.readings import CALLS, POSTERIOR_OF, Reading, Subject, distance, read
 from gpbook_utils.diagnose.report import Finding, sizes
 from gpbook_utils.diagnose.rounding import Rounding
+from gpbook_utils.diagnose.state import differences
 
 DATA = {
     "no-training-data", "training-inputs", "training-targets", "training-data", "scaled-inputs", "scaled-targets",
@@ -37,28 +33,42 @@ TENSORS = {
     "parameter", "raw-vs-constrained", "rounded-float", "column-order", "buffer", "inducing-points",
     "random-features", "network-weights", "fixed-noise",
 }  # fmt: skip
+ITERATED = "with gpytorch.settings.max_cholesky_size({n}):\n    ...  # train and predict here, every model"
+# For what one model has by itself: its name, the place of the finding, the number of its training points.
+ALONE = {
+    "mode": "{place}.eval()",
+    "stale-cache": "{name}.train(), {name}.eval()",
+    "target-shape": "{name}.set_train_data(targets={name}.train_targets.squeeze(-1), strict=False)",
+    "mixed-dtype": "{name}.double()",
+    "other-likelihood": "{place} = {name}.likelihood",
+    "shared-with-data": "{place}.data = {place}.data.clone()",
+    "random-probes": ITERATED,
+    "cholesky-switch": ITERATED,
+    "love": "with gpytorch.settings.fast_pred_var(False):\n    ...  # predict here",
+    "grad-mode": "with torch.no_grad():\n    ...  # predict here",
+}
 ATTRIBUTES = {"attribute", "jitter", "active-dims", "state-outside-state-dict"}
 
 
 @dataclass
 class Place:
-    """One place in two models: how it is written, and what stands there."""
+    """One place in two models, of which one is to be made as the other: how it is written, and what stands there."""
 
-    a: str
-    b: str
-    owner_a: Any
-    owner_b: Any
+    giver: str
+    taker: str
+    source: Any
+    target: Any
     leaf: str
 
     @property
     def here(self) -> str:
-        """The place in model_b."""
-        return self.b + code_path(self.leaf)
+        """The place in the model that takes."""
+        return self.taker + code_path(self.leaf)
 
     @property
     def there(self) -> str:
-        """The place in model_a."""
-        return self.a + code_path(self.leaf)
+        """The place in the model that gives."""
+        return self.giver + code_path(self.leaf)
 
 
 def resolve(root: Any, path: str) -> Any:
@@ -73,12 +83,13 @@ def resolve(root: Any, path: str) -> Any:
     return root
 
 
-def _place(a: Subject, b: Subject, where: str) -> Place | None:
+def _place(source: Subject, target: Subject, where: str) -> Place | None:
     """Where a finding lies, in both models; likelihoods that are no part of a model are arguments of their own."""
     roots: list[Any]
-    roots, names = [a.model, b.model], [a.name, b.name]
-    if where.startswith("likelihood") and getattr(a.model, "likelihood", None) is not a.likelihood:
-        roots, names = [a.likelihood, b.likelihood], [side.name.replace("model", "likelihood") for side in (a, b)]
+    roots, names = [source.model, target.model], [source.name, target.name]
+    if where.startswith("likelihood") and getattr(source.model, "likelihood", None) is not source.likelihood:
+        roots = [source.likelihood, target.likelihood]
+        names = [name.replace("model", "likelihood") for name in names]
         where = where.removeprefix("likelihood").removeprefix(".")
     path, _, leaf = where.rpartition(".")
     try:
@@ -88,20 +99,18 @@ def _place(a: Subject, b: Subject, where: str) -> Place | None:
     return Place(names[0] + code_path(path), names[1] + code_path(path), owners[0], owners[1], leaf)
 
 
-def _candidates(a: Subject, b: Subject, finding: Finding) -> Iterator[str]:
-    """Lines that may make model_b as model_a, best first."""
-    place = _place(a, b, finding.where)
+def _candidates(source: Subject, target: Subject, finding: Finding) -> Iterator[str]:
+    """Lines that may make the target as the source, best first."""
+    place = _place(source, target, finding.where)
     if finding.cause == "mode":
         where = "" if finding.where == "training" else code_path(finding.where)
-        trains = b if finding.a == "evaluation" else a
-        yield f"{trains.name}{where}.eval()"
+        yield f"{'model_b' if finding.a == 'evaluation' else 'model_a'}{where}.eval()"
     elif finding.cause == "dtype":
-        fine, coarse = sorted((a, b), key=lambda side: torch.finfo(dtype_of(side.model)).eps)
-        lines = f"{coarse.name}.double()\n{coarse.name}.load_state_dict({fine.name}.state_dict())"
-        if getattr(fine.model, "train_inputs", None) and getattr(coarse.model, "train_inputs", None):
-            yield f"{lines}\n{coarse.name}.set_train_data({fine.name}.train_inputs, {fine.name}.train_targets)"
+        lines = f"{target.name}.double()\n{target.name}.load_state_dict({source.name}.state_dict())"
+        if getattr(source.model, "train_inputs", None) and getattr(target.model, "train_inputs", None):
+            yield f"{lines}\n{target.name}.set_train_data({source.name}.train_inputs, {source.name}.train_targets)"
         yield lines
-        yield f"{coarse.name}.double()"
+        yield f"{target.name}.double()"
     elif place is None or not place.leaf:
         return
     elif finding.cause == "shared-parameters":
@@ -109,7 +118,7 @@ def _candidates(a: Subject, b: Subject, finding: Finding) -> Iterator[str]:
     elif finding.cause in DATA:
         yield from _data(place)
     elif finding.cause == "requires-grad":
-        yield f"{place.here}.requires_grad_({getattr(place.owner_a, place.leaf).requires_grad})"
+        yield f"{place.here}.requires_grad_({getattr(place.source, place.leaf).requires_grad})"
     elif finding.cause in ("input-transform", "outcome-transform"):
         yield from _transform(place)
     else:
@@ -117,7 +126,7 @@ def _candidates(a: Subject, b: Subject, finding: Finding) -> Iterator[str]:
 
 
 def _data(place: Place) -> Iterator[str]:
-    p, q, from_, to = place.owner_a, place.owner_b, place.a, place.b
+    p, q, from_, to = place.source, place.target, place.giver, place.taker
     if p.train_inputs is None or p.train_targets is None:
         p, q, from_, to = q, p, to, from_
     line = f"{to}.set_train_data({from_}.train_inputs, {from_}.train_targets, strict=False)"
@@ -127,30 +136,30 @@ def _data(place: Place) -> Iterator[str]:
 
 
 def _transform(place: Place) -> Iterator[str]:
-    there = hasattr(place.owner_a, place.leaf)
+    there = hasattr(place.source, place.leaf)
     line = f"{place.here} = copy.deepcopy({place.there})" if there else f"del {place.here}"
-    data = f"{place.b}.set_train_data({place.a}.train_inputs, {place.a}.train_targets, strict=False)"
-    yield f"{place.a}.train(), {place.b}.train()\n{line}\n{data}\n{place.a}.eval(), {place.b}.eval()"
+    data = f"{place.taker}.set_train_data({place.giver}.train_inputs, {place.giver}.train_targets, strict=False)"
+    yield f"{place.giver}.train(), {place.taker}.train()\n{line}\n{data}\n{place.giver}.eval(), {place.taker}.eval()"
 
 
 def _values(place: Place, cause: str) -> Iterator[str]:
     if cause in ATTRIBUTES:
-        value = getattr(place.owner_a, place.leaf, None)
+        value = getattr(place.source, place.leaf, None)
         if isinstance(value, int | float | str | bool | torch.Size | tuple):
             yield f"{place.here} = {value!r}"
         yield f"{place.here} = copy.deepcopy({place.there})"
     if cause in TENSORS:
-        if not hasattr(place.owner_b, place.leaf):
+        if not hasattr(place.target, place.leaf):
             return  # stands elsewhere, below a part that only one model has
         yield from _property(place)
         yield f"{place.here}.data.copy_({place.there})"
-    if isinstance(place.owner_b, nn.Module):
-        if isinstance(getattr(place.owner_b, place.leaf, None), nn.Module):
+    if isinstance(place.target, nn.Module):
+        if isinstance(getattr(place.target, place.leaf, None), nn.Module):
             yield f"{place.here}.load_state_dict({place.there}.state_dict())"
         yield f"{place.here} = copy.deepcopy({place.there})"
-    if cause in ("prior", "constraint", "shape", "structure") and "." in place.b:
-        yield f"{place.b} = copy.deepcopy({place.a})"
-        outer = [name.rpartition(".")[0] for name in (place.b, place.a)]
+    if cause in ("prior", "constraint", "shape", "structure") and "." in place.taker:
+        yield f"{place.taker} = copy.deepcopy({place.giver})"
+        outer = [name.rpartition(".")[0] for name in (place.taker, place.giver)]
         if "." in outer[0]:
             yield f"{outer[0]} = copy.deepcopy({outer[1]})"
 
@@ -158,12 +167,12 @@ def _values(place: Place, cause: str) -> Iterator[str]:
 def _property(place: Place) -> Iterator[str]:
     """The constrained value: as a number, as a tensor where float32 would round it, and as the other's."""
     name = place.leaf.removeprefix("raw_")
-    if name == place.leaf or getattr(getattr(type(place.owner_b), name, None), "fset", None) is None:
+    if name == place.leaf or getattr(getattr(type(place.target), name, None), "fset", None) is None:
         return
-    here, there = place.b, place.a
+    here, there = place.taker, place.giver
     if name == "noise" and re.search(r"(^likelihood(_[ab])?|\.likelihood)\.noise_covar$", here):
         here, there = here.removesuffix(".noise_covar"), there.removesuffix(".noise_covar")
-    value = getattr(place.owner_a, name, None)
+    value = getattr(place.source, name, None)
     if not isinstance(value, Tensor):
         return
     value = value.detach()
@@ -177,14 +186,15 @@ def _property(place: Place) -> Iterator[str]:
 
 
 class _Copies:
-    """Copies of the arguments under their names, for lines of code to run on."""
+    """Copies of the arguments under their names, for lines of code to run on; what they share, the copies share."""
 
     def __init__(self, *sides: Subject):
-        self.replicas = {side.name: side.replica() for side in sides}
+        roots = iter(Replica(*(root for side in sides for root in (side.model, side.likelihood))).roots)
+        self.sides = [replace(side, model=next(roots), likelihood=next(roots)) for side in sides]
         self.names: dict[str, Any] = {"torch": torch, "gpytorch": gpytorch, "copy": copy}
-        for side in sides:
-            model, likelihood = self.replicas[side.name].roots
-            self.names |= {side.name: model, side.name.replace("model", "likelihood"): likelihood}
+        for side in self.sides:
+            self.names |= {side.name: side.model, side.name.replace("model", "likelihood"): side.likelihood}
+        self.own = [side.likelihood is getattr(side.model, "likelihood", self) for side in self.sides]
 
     def run(self, code: str) -> bool:
         """Whether the lines ran."""
@@ -194,9 +204,22 @@ class _Copies:
             return False
         return True
 
-    def reading(self, side: Subject) -> Reading:
-        """What the copy says now."""
-        return read(side, self.names[side.name], self.names[side.name.replace("model", "likelihood")])
+    def now(self) -> list[Subject]:
+        """The copies as the lines left them."""
+        return [replace(side, likelihood=getattr(side.model, "likelihood", None)) if own else side
+                for side, own in zip(self.sides, self.own, strict=True)]  # fmt: skip
+
+    def agree(self, finding: Finding) -> bool:
+        """Whether the two are equal where a finding lies: tensors up to some roundings, what else by its difference."""
+        a, b = self.now()
+        try:
+            p, q = (resolve(side.model, finding.where) for side in (a, b))
+        except (AttributeError, IndexError, KeyError):
+            return True
+        if not (isinstance(p, Tensor) and isinstance(q, Tensor)):
+            return (finding.cause, finding.where) not in {(d.cause, d.where) for d in differences(a, b)}
+        close = 4 * max(torch.finfo(t.dtype).eps if t.is_floating_point() else 0.0 for t in (p, q))
+        return p.shape == q.shape and bool(torch.allclose(p, q.to(p), rtol=close, atol=close))
 
 
 def folded(code: str) -> str:
@@ -216,88 +239,74 @@ def folded(code: str) -> str:
     return "\n".join(lines)
 
 
-def _works(a: Subject, b: Subject, code: str, finding: Finding) -> bool:
-    """Whether a line runs, and the place is then as in the other model."""
-    copies = _Copies(a, b)
-    if not copies.run(code):
-        return False
-    try:
-        mine, others = (resolve(copies.names[side.name], finding.where) for side in (a, b))
-    except (AttributeError, IndexError, KeyError):
-        return True
-    if not (isinstance(mine, Tensor) and isinstance(others, Tensor)):
-        return True
-    close = 4 * torch.finfo(mine.dtype).eps if mine.is_floating_point() else 0.0
-    return mine.shape == others.shape and bool(torch.allclose(mine, others.to(mine), rtol=close, atol=close))
-
-
 def cured(
     a: Subject, b: Subject, findings: tuple[Finding, ...], names: list[str], rounding: Rounding, fresh: list[Reading]
 ) -> tuple[tuple[Finding, ...], str]:
-    """The findings of two models with their lines of code, and what all lines together leave."""
-    mended, lines = [], []
+    """The findings of two models with their lines of code, and what all of them leave, one after the other."""
+    finest = min((a, b), key=lambda side: torch.finfo(dtype_of(side.model)).eps)
+    onto_a = finest is b and any(finding.cause == "dtype" for finding in findings)
+    copies, mended = _Copies(a, b), []
+    lines: list[str] = []
     for finding in findings:
-        code = next(_own(finding), "") if ": " in finding.where or finding.where in (a.name, b.name) else ""
-        if not code and ": " not in finding.where:
-            folds = map(folded, _candidates(a, b, finding))
-            code = next((c for c in folds if _works(a, b, c, finding)), "")
+        code, copies = _line(copies, finding, onto_a, lines)
         mended.append(replace(finding, code=code))
         lines += [code] * bool(code)
     if not lines:
         return tuple(mended), ""
-    copies, calls = _Copies(a, b), any(name in CALLS for name in names)
-    whole = sorted(lines, key=lambda line: (".train(), " in line, "deepcopy" not in line))  # parts, values, caches
-    ran = all([copies.run(line) for line in whole if not line.startswith("with ")])
-    with contextlib.ExitStack() as stack:
-        if any(line.startswith("with ") for line in lines) and beyond_cholesky(a, b):
-            for context in exact():
-                stack.enter_context(context)
-        touched = [any(re.search(rf"{side.name}\b", line.partition(" = ")[0]) for line in lines) for side in (a, b)]
-        pairs = zip((a, b), touched, fresh, strict=True)
-        after = [copies.reading(side) if touch or calls else old for side, touch, old in pairs]
-    left = {name: distance(name, *after) for name in names}
-    left = {name: size for name, size in left.items() if size > rounding.levels.get(name, 0.0)}
-    count = sum(len(ast.parse(line).body) for line in lines)
-    what = "this line" if count == 1 else "these lines"
-    if not ran:
-        return tuple(replace(f, code="") for f in mended), ""
-    if all(finding.cause == "shared-parameters" for finding in mended if finding.code):
-        return tuple(mended), ""  # copies share nothing, so that there is nothing to see on them
-    if left:
-        return tuple(mended), f"Tried on copies: with {what} this is left: {sizes(left)}."
-    return tuple(mended), f"Tried on copies: with {what} the difference is gone."
+    what = "this line" if sum(len(ast.parse(line).body) for line in lines) == 1 else "these lines"
+    what += ", one after the other," if len(lines) > 1 else ""
+    shared = [finding.code for finding in mended if finding.cause == "shared-parameters"]
+    if shared == lines:
+        still = shared_by(*copies.now())
+        return tuple(mended), "" if still else f"Tried on copies: with {what} nothing is shared."
+    calls = any(name in CALLS for name in names)
+    touched = [any(re.search(rf"{side.name}\b", line.partition(" = ")[0]) for line in lines) for side in (a, b)]
+    with settled(a, b) if any(line.startswith("with ") for line in lines) else contextlib.nullcontext():
+        now = zip(copies.now(), touched, fresh, strict=True)
+        after = [read(side, *side.replica().roots) if touch or calls or shared else old for side, touch, old in now]
+    left = moved(after[0], after[1], rounding, names)
+    result = f"this is left: {sizes(left)}" if left else "the difference is gone"
+    return tuple(mended), f"Tried on copies: with {what} {result}."
 
 
-def _own(finding: Finding) -> Iterator[str]:
-    """Lines for what one of two models has by itself."""
+def _line(copies: _Copies, finding: Finding, onto_a: bool, lines: list[str]) -> tuple[str, _Copies]:
+    """The first code that mends a finding on copies, after the lines before it; and the copies after it."""
+    a, b = copies.now()
     name, _, where = finding.where.partition(": ")
-    yield from _alone(name, finding.cause, where, 0)
+    if name in (a.name, b.name):
+        codes: Iterable[str] = _alone(name, replace(finding, where=where), number_of_data(a.model))
+    else:
+        codes = map(folded, _candidates(*((b, a) if onto_a else (a, b)), finding))
+    for code in codes:
+        after = _Copies(a, b)
+        if code.startswith("with "):
+            return ("" if code in lines else code), copies
+        if after.run(code) and after.agree(finding):
+            return code, after
+    return "", copies
 
 
-def _alone(name: str, cause: str, where: str, n: int) -> Iterator[str]:
-    if cause == "mode":
-        yield f"{name}{'' if where == 'training' else code_path(where)}.eval()"
-    elif cause == "stale-cache":
-        yield f"{name}.train(), {name}.eval()"
-    elif cause == "target-shape":
-        yield f"{name}.set_train_data(targets={name}.train_targets.squeeze(-1), strict=False)"
-    elif cause == "mixed-dtype":
-        yield f"{name}.double()"
-    elif cause == "other-likelihood":
-        yield f"{name}{code_path(where)} = {name}.likelihood"
-    elif cause in ("random-probes", "cholesky-switch"):
-        yield f"with gpytorch.settings.max_cholesky_size({n or 10**6}):\n    ...  # train and predict here, every model"
-    elif cause == "love":
-        yield "with gpytorch.settings.fast_pred_var(False):\n    ...  # predict here"
+def _alone(name: str, finding: Finding, n: int) -> Iterator[str]:
+    """Lines for what one model has by itself."""
+    place = name + code_path("" if finding.where == "training" else finding.where)
+    code = ALONE.get(finding.cause, "").format(name=name, place=place, n=n)
+    if finding.cause == "grad-mode" and finding.b != "torch.no_grad()":
+        code = ""
+    if finding.cause == "setting" and finding.b in ("None", "True", "False"):  # a switch
+        code = f"with {finding.where}({finding.a == 'False'}):\n    ...  # train and predict here"
+    if code:
+        yield code
 
 
 def cured_alone(case: Case, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """The findings of one model with the lines of code that were tried and help."""
-    side, mended = case.subject, []
+    """The findings of one model with the lines of code that help on a copy, alone, and run after those before them."""
+    side, copies = case.subject, _Copies(case.subject)
+    mended, lines = [], [""]
     for finding in findings:
-        code = next(_alone(side.name, finding.cause, finding.where, number_of_data(side.model)), "")
-        if code and not code.startswith("with ") and not _helps(case, code, finding):
+        code = next(_alone(side.name, finding, number_of_data(side.model)), "")
+        if code in lines or not (code.startswith("with ") or _helps(case, code, finding) and copies.run(code)):
             code = ""
+        lines.append(code)
         mended.append(replace(finding, code=code))
     return tuple(mended)
 
@@ -307,8 +316,11 @@ def _helps(case: Case, code: str, finding: Finding) -> bool:
     copies = _Copies(case.subject)
     if not copies.run(code):
         return False
-    after = copies.reading(case.subject)
+    (side,) = copies.now()
+    if finding.cause == "shared-with-data":
+        return not overlapping(side)
+    after = read(side, *side.replica().roots)
     if finding.cause not in ("mode", "stale-cache"):
         return any(distance(name, case.fresh, after) > 0 for name in finding.effect)
     clean = {call: case.fresh.values[name] for call, name in POSTERIOR_OF.items() if name in case.fresh.values}
-    return all(distance(call, after, Reading(clean)) <= case.rounding.levels.get(call, 0.0) for call in CALLS)
+    return all(distance(call, after, Reading(clean)) <= case.rounding.level(call) for call in CALLS)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import html
+import importlib.metadata
 import math
 import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
 from gpbook_utils.compare import MORE, Comparison
-from gpbook_utils.diagnose.causes import CAUSES
+from gpbook_utils.diagnose.causes import CAUSES, PAGES
 from gpbook_utils.diagnose.naming import cut
 from gpbook_utils.diagnose.rounding import Rounding
 
 NOTHING = "equal up to rounding: nothing to explain"
 WIDTH = 100
+SIDES = "a", "b"
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,25 @@ class Finding:
         """The largest of the effects."""
         return max(self.effect.values(), default=0.0)
 
-    def rows(self) -> list[tuple[str, str]]:
+    @property
+    def page(self) -> str:
+        """The name of that chapter's page and file."""
+        return PAGES[self.chapter]
+
+    def rows(self, sides: tuple[str, str]) -> list[tuple[str, str]]:
         """What a card says below the name of the cause."""
-        rows = [("a", cut(self.a, 160)), ("b", cut(self.b, 160)), ("moves", sizes(self.effect))]
-        rows += [("why", f"{self.explanation} (chapter {self.chapter})"), ("remedy", self.remedy)]
+        rows = [(sides[0], cut(self.a, 160)), (sides[1], cut(self.b, 160)), ("moves", sizes(self.effect))]
+        rows += [("why", f"{self.explanation} ({self._chapter})"), ("remedy", self.remedy)]
         return [(name, text) for name, text in rows if text]
+
+    @property
+    def _chapter(self) -> str:
+        return f"chapter {self.chapter}, {self.page}"
+
+    def _linked(self, text: str) -> str:
+        """A text in HTML, with the chapter as a link to its page, which lies beside that of chapter 11."""
+        link = f'<a href="{self.page}.html">chapter {self.chapter}</a>'
+        return html.escape(text).replace(self._chapter, link)
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,8 @@ class Quantity:
     """One quantity on the ruler: ``before``, ``after`` all findings were removed, and the ``level`` of rounding.
 
     ``before`` and ``after`` are a :class:`gpbook_utils.compare.Comparison`, or a sentence where the two could not be
-    compared; ``level`` is the relative difference that rounding explains.
+    compared. Its ``relative``, the effects of causes and ``level``, the relative difference that rounding explains, are
+    in one measure: the Frobenius norm of the difference over that of the larger; of a likelihood below one nat, nats.
     """
 
     before: Comparison | str
@@ -95,6 +112,7 @@ class Report:
         rows: at how many rows of x.
         missing: what was not compared, and why.
         cure: what the lines of code of all findings do together, tried on a copy.
+        sides: what a finding's ``a`` and ``b`` are called.
     """
 
     findings: tuple[Finding, ...]
@@ -106,6 +124,7 @@ class Report:
     rows: int = 0
     missing: dict[str, str] = field(default_factory=dict)
     cure: str = ""
+    sides: tuple[str, str] = SIDES
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -145,20 +164,25 @@ class Report:
             lines.append(f"Compared{rows}: {', '.join(self.compared)}.")
         return lines + ([f"{self._not()[0].upper()}{self._not()[1:]}."] if self.missing else [])
 
-    def _level(self) -> str:
-        levels = self.rounding.levels
+    def _system(self) -> str:
+        """What is computed in, and how rounding grows there."""
         most = "at most " if self.rounding.bounded else ""
-        dtype = str(self.rounding.dtype).removeprefix("torch.")
-        text = f"{dtype}, condition number {most}{self.rounding.condition_number:.1e}"
-        return f"{text}; rounding explains relative differences up to {sizes(levels)}" if levels else text
+        return f"{self.rounding.format}, condition number {most}{self.rounding.condition_number:.1e}"
+
+    def _level(self) -> str:
+        levels, text = self.rounding.levels, self._system()
+        text += f"; rounding explains relative differences up to {sizes(levels)}" if levels else ""
+        signed = f"{text}; gpbook {version()}"
+        return signed if len(filled(f"({signed})")) == len(filled(f"({text})")) else text
 
     def __str__(self) -> str:
         lines = [*filled(f"{self.title}: {self.verdict}"), *(line for text in self._scope() for line in filled(text))]
         for number, f in enumerate(self.findings, 1):
             lines += ["", *filled(f"{number}. {f.cause} at {f.where or '(model)'}")]
-            for name, text in f.rows():
-                lines += filled(text, f"   {name:6s}  ")
-            lines += [f"           {line}" for line in f.code.splitlines()]
+            width = max(6, *map(len, self.sides))
+            for name, text in f.rows(self.sides):
+                lines += filled(text, f"   {name:{width}s}  ")
+            lines += [f"{' ' * (width + 5)}{line}" for line in f.code.splitlines()]
         lines += ["", *filled(self.cure)] if self.cure else []
         if self._told():
             lines.append("")
@@ -177,7 +201,7 @@ class Report:
         parts += [f'<p class="gp-aside">{escape(text)}</p>' for text in self._scope()]
         for number, f in enumerate(self.findings, 1):
             where = f"<code>{escape(f.where)}</code>" if f.where else "the model as a whole"
-            details = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in f.rows())
+            details = "".join(f"<dt>{name}</dt><dd>{f._linked(text)}</dd>" for name, text in f.rows(self.sides))
             details += f"<dt>code</dt><dd><pre>{escape(f.code)}</pre></dd>" if f.code else ""
             parts.append(
                 f'<div class="gp-finding"><strong>{number}. {escape(f.cause)}</strong> at {where}'
@@ -193,8 +217,7 @@ class Report:
                 + "".join(self._row(name, quantity) for name, quantity in self._told().items())
                 + "</tbody></table>"
             )
-        dtype = str(self.rounding.dtype).removeprefix("torch.")
-        said = f"Relative differences; {dtype}, condition number {self.rounding.condition_number:.1e}."
+        said = f"Relative differences; {self._system()}."
         parts += [f'<p class="gp-aside">{escape(text)}</p>' for text in (*self.notes, said)]
         return f'<div class="gp-report">{"".join(parts)}</div>'
 
@@ -228,15 +251,12 @@ class Report:
             }
             for f in self.findings
         ]  # fmt: skip
-        rounding = {
-            "dtype": str(self.rounding.dtype).removeprefix("torch."),
-            "condition number": _number(self.rounding.condition_number),
-        }
+        rounding = {"dtype": self.rounding.format, "condition number": _number(self.rounding.condition_number)}
         return {
             "title": self.title, "verdict": self.verdict, "rows": self.rows, "compared": list(self.compared),
             "not compared": dict(self.missing), "findings": findings, "cure": self.cure, "quantities": compared,
             "unexplained": {name: _number(size) for name, size in self.unexplained.items()},
-            "notes": list(self.notes), "rounding": rounding,
+            "notes": list(self.notes), "rounding": rounding, "version": version(),
         }  # fmt: skip
 
 
@@ -246,6 +266,14 @@ def filled(text: str, head: str = "", indent: str = "") -> list[str]:
     return textwrap.wrap(
         head + text, WIDTH, subsequent_indent=later, break_on_hyphens=False, drop_whitespace=True
     ) or [head]  # fmt: skip
+
+
+def version() -> str:
+    """That of this package, if it is installed."""
+    try:
+        return importlib.metadata.version("gpbook")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _reading(comparison: Comparison | str) -> str:

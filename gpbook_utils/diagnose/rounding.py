@@ -3,7 +3,8 @@ r"""What rounding does to a model's quantities: measured by moving every number 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gpytorch
@@ -11,12 +12,22 @@ import torch
 from torch import Tensor
 
 from gpbook_utils.compare import unit_roundoff
-from gpbook_utils.diagnose.asking import answer_of, core, is_sampled, observed, speaks_posterior, strategy_of
+from gpbook_utils.diagnose.asking import (
+    LARGE,
+    answer_of,
+    core,
+    data_of,
+    dtype_of,
+    is_sampled,
+    number_of_data,
+    observed,
+    speaks_posterior,
+    strategy_of,
+)
 from gpbook_utils.diagnose.readings import (
     CALL_COVARIANCE,
     CALL_MEAN,
     CALLS,
-    LARGE,
     MEAN,
     ONE_NUMBER,
     POSTERIOR_OF,
@@ -25,9 +36,7 @@ from gpbook_utils.diagnose.readings import (
     Reading,
     Subject,
     distance,
-    dtype_of,
     names,
-    number_of_data,
     read,
     wide,
 )
@@ -52,6 +61,19 @@ class Rounding:
     condition_number: float
     levels: dict[str, float]
     bounded: bool = False
+
+    @property
+    def format(self) -> str:
+        """The name of the format."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def level(self, name: str) -> float:
+        """That of one quantity."""
+        return self.levels.get(name, 0.0)
+
+    def of(self, names: Iterable[str]) -> Rounding:
+        """The same with the levels of these quantities alone."""
+        return replace(self, levels={name: self.level(name) for name in names})
 
 
 DRAWS, MARGIN = 2, 30
@@ -80,7 +102,7 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
             continue
         value = base.values.get(name)
         rows = 1 if value is None else max(value.shape[-1] if value.dim() else 1, size)
-        floor = 2 * rows * u * _more(subject.model)
+        floor = 2 * rows * (_more(subject.model) * u + _stops(subject.model))
         theory = floor * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
         levels[name] = max(floor, min(theory, MARGIN * moved.get(name, 0.0)))
     for call, posterior in POSTERIOR_OF.items():
@@ -91,12 +113,14 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
 
 
 def _more(model: Any) -> int:
-    """How many times as many roundings there are: a transform and back, or iterations of the model's own."""
-    if not speaks_posterior(model):
-        return 1
-    return (
-        8 if isinstance(model, gpytorch.models.ExactGP) or strategy_of(model) is not None else 2**16
-    )  # a solver that stops early
+    """How many times as many roundings there are: a transform and back."""
+    return 8 if speaks_posterior(model) else 1
+
+
+def _stops(model: Any) -> float:
+    """Where a solver of the model's own stops, in any format: that of BoTorch's models of preferences, at 1e-12."""
+    solves = isinstance(model, gpytorch.models.ExactGP) or strategy_of(model) is not None
+    return 2.0**-37 if speaks_posterior(model) and not solves else 0.0
 
 
 def _cancellation(base: Reading, name: str) -> float:
@@ -111,9 +135,7 @@ def _cancellation(base: Reading, name: str) -> float:
 def _nudge(model, likelihood, draw: int) -> None:
     generator = torch.Generator().manual_seed(draw)
     tensors = {id(p): p.data for root in (model, likelihood) if root is not None for p in root.parameters()}
-    for tensor in (*(getattr(model, "train_inputs", None) or ()), getattr(model, "train_targets", None)):
-        if tensor is not None:
-            tensors[id(tensor)] = tensor
+    tensors |= {id(tensor): tensor for tensor in data_of(model).values()}
     for tensor in tensors.values():
         if not tensor.is_floating_point() or not tensor.numel():
             continue

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from gpbook_utils.compare import Comparison, compare, unit_roundoff
+from gpbook_utils.compare import EQUAL, MORE, ROUNDING, Comparison, compare
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.guard import made_errors, told
 from gpbook_utils.diagnose.naming import cut
 from gpbook_utils.diagnose.readings import ALL, CALLS, MEAN, Reading, Subject, distance
-from gpbook_utils.diagnose.report import Finding, Quantity, Report
+from gpbook_utils.diagnose.report import SIDES, Finding, Quantity, Report
 from gpbook_utils.diagnose.rounding import Rounding
 
 
@@ -83,23 +83,23 @@ def merged(reports: dict[str, Report], title: str) -> Report:
     levels = {f"{name}: {key}": v for name, r in reports.items() for key, v in r.rounding.levels.items()}
     return Report(
         ranked(findings), named("quantities"), named("unexplained"), replace(worst, levels=levels),
-        tuple(notes), title, rows, named("missing"), cures,
+        tuple(notes), title, rows, named("missing"), cures, next(iter(reports.values())).sides,
     )  # fmt: skip
 
 
-def quantity(
-    name: str, before: tuple[Reading, Reading], after: tuple[Reading, Reading], rounding: Rounding
-) -> Quantity:
+Pair = tuple[Reading, Reading]
+
+
+def quantity(name: str, before: Pair, after: Pair, rounding: Rounding, sides: tuple[str, str] = SIDES) -> Quantity:
     """One quantity of two readings on the ruler, before and after."""
-    level = rounding.levels.get(name, 0.0)
-    ends = [_compared(name, *pair, level, rounding.dtype) for pair in (before, after)]
-    return Quantity(ends[0], ends[1], level)
+    ends = [_compared(name, *pair, rounding, sides) for pair in (before, after)]
+    return Quantity(ends[0], ends[1], rounding.level(name))
 
 
-def _compared(name: str, a: Reading, b: Reading, level: float, dtype: torch.dtype) -> Comparison | str:
+def _compared(name: str, a: Reading, b: Reading, rounding: Rounding, sides: tuple[str, str]) -> Comparison | str:
     if name in a.failures and name in b.failures:
         return f"both raised {cut(a.failures[name], 120)}"
-    for side, reading in (("a", a), ("b", b)):
+    for side, reading in zip(sides, (a, b), strict=True):
         if name in reading.failures:
             return f"{side} raised {cut(reading.failures[name], 120)}"
     p, q = a.values.get(name), b.values.get(name)
@@ -109,10 +109,10 @@ def _compared(name: str, a: Reading, b: Reading, level: float, dtype: torch.dtyp
         return "only one of the two has it"
     if p.shape != q.shape:
         return f"different shapes: {tuple(p.shape)} and {tuple(q.shape)}"
-    if math.isinf(distance(name, a, b)) or not torch.isfinite(p).all():
+    size = distance(name, a, b)
+    if math.isinf(size) or not torch.isfinite(p).all():
         return "NaN or infinite entries"
-    flat_p, flat_q = (value.reshape(-1, value.shape[-1]) if value.dim() > 1 else value.reshape(-1) for value in (p, q))
-    norm = max(float(flat_p.norm()), float(flat_q.norm()))
-    # Chosen so that the ruler's bound is this quantity's level.
-    scale = max(level * norm / (2 * unit_roundoff(dtype)), torch.finfo(torch.float64).tiny)
-    return compare(flat_p, flat_q, size=1, scale=scale if math.isfinite(scale) else None, computed_in=dtype)
+    measured, level = compare(p.reshape(-1), q.reshape(-1), computed_in=rounding.dtype), rounding.level(name)
+    # Judged by the measure of causes and levels, not entry by entry.
+    verdict = EQUAL if measured.equal else ROUNDING if size <= level else MORE
+    return replace(measured, verdict=verdict, relative=size, rounding=level * max(float(p.norm()), float(q.norm())))

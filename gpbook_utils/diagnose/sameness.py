@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gpbook_utils.compare import unit_roundoff
 from gpbook_utils.diagnose import private
+from gpbook_utils.diagnose.copying import contents_of
 
 HOOKS = {private.forward_hooks.name, private.forward_pre_hooks.name}
 # Plain attributes that are no state of the model: what every module carries, caches, data (compared by themselves).
@@ -173,19 +174,11 @@ def same_function(f: Callable, g: Callable) -> bool:
         return True
     if not (isinstance(f, types.FunctionType) and isinstance(g, types.FunctionType)):
         return type(f) is type(g) and not callable(getattr(f, "__code__", None))
-    cells = [[cell.cell_contents for cell in function.__closure__ or () if not _empty(cell)] for function in (f, g)]
+    cells = [[contents_of(cell) for cell in function.__closure__ or ()] for function in (f, g)]
     cells = [[value for value in values if not isinstance(value, type)] for values in cells]
     return (
         _code(f.__code__) == _code(g.__code__) and equal(cells[0], cells[1]) and equal(f.__defaults__, g.__defaults__)
     )
-
-
-def _empty(cell) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False
 
 
 def _code(code: types.CodeType) -> tuple:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gpbook_utils.diagnose import private
-from gpbook_utils.diagnose.asking import raw_inputs
+from gpbook_utils.diagnose.asking import dtype_of, raw_inputs
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.naming import affine, device_of, kind_of_data, near, rounded, row_order, shapes_of, show
-from gpbook_utils.diagnose.readings import Subject, dtype_of
+from gpbook_utils.diagnose.readings import Subject
 from gpbook_utils.diagnose.sameness import same_or_close
 from gpbook_utils.diagnose.taking import take_data, take_tensor
 from gpbook_utils.diagnose.walk import Difference, Walk, joined
@@ -148,9 +148,7 @@ def _format(walk: Walk) -> None:
 
     def change(replica: Replica, own: Any, other: Any, pairs: Any) -> None:
         index = 1 if own is walk.a.model else 0
-        for root in replica.roots:
-            if root is not None:
-                root.to(dtype=formats[index], device=devices[index])
+        replica.to(formats[index], devices[index])
         for mine, others, name in walk.close:
             if own is not walk.a.model:
                 mine, others = others, mine

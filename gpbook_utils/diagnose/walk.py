@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.naming import (
-    class_name,
     constrained,
     has_flag,
     kind_of_attribute,
@@ -158,7 +157,7 @@ class Walk:
         same = same_class(type(p), type(q))
         if not same:
             cause = kind_of_class(p, q, path, slot is None)
-            self.add(cause, path, (class_name(p), class_name(q)), take_class, p, q, order=0)
+            self.add(cause, path, (type(p).__name__, type(q).__name__), take_class, p, q, order=0)
         if isinstance(p, private.VariationalDistribution) and same:
             self._distribution(p, q, path, slot)
             return
@@ -328,5 +327,5 @@ class Walk:
             if u is not None and v is not None:
                 self.modules(u, v, here, (p, q, name))
             elif (u is None) != (v is None) and same:
-                described = ["absent" if child is None else class_name(child) for child in (u, v)]
+                described = ["absent" if child is None else type(child).__name__ for child in (u, v)]
                 self.add(kind_of_child(name), here, described, functools.partial(take_child, name=name), p, q, 0)
