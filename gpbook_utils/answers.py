@@ -123,6 +123,7 @@ def judge(got, expected, rule: dict) -> tuple[str, str]:
         expected: what the solution emitted.
         rule: ``{}`` for equality; ``rtol`` and ``atol`` for numbers, which are right if none is further from the
             solution's than ``atol + rtol * max|expected|``; ``rtol32`` in place of ``rtol`` for answers in float32.
+            Numbers in a list or tuple count as the array of them.
 
     Returns:
         "right", "near" (within 30 tolerances: a person decides) or "wrong", and why, in words for the student. They
@@ -147,6 +148,7 @@ def judge(got, expected, rule: dict) -> tuple[str, str]:
 
 
 def _judge(found, wanted, rule) -> tuple[str, str]:
+    found = _in_the_form_of(found, wanted)
     if isinstance(wanted, (list, dict)):
         return _judge_many(found, wanted, rule)
     if isinstance(wanted, np.ndarray) or (rule and type(wanted) is int):
@@ -158,6 +160,19 @@ def _judge(found, wanted, rule) -> tuple[str, str]:
     if type(found) is not type(wanted):
         return WRONG, f"is {_kind(found)}, and {_kind(wanted)} is needed"
     return (RIGHT, "") if found == wanted else (WRONG, f"is another {_kind(wanted).split(' ', 1)[-1]}")
+
+
+def _in_the_form_of(found, wanted):
+    """A list of numbers as an array, or the other way round, where the solution has the other: the content counts."""
+    if isinstance(wanted, np.ndarray) and wanted.ndim and isinstance(found, list):
+        try:
+            array = np.asarray(found)
+        except ValueError:  # rows of unequal lengths
+            return found
+        return array if array.dtype.kind in _KINDS else found
+    if isinstance(wanted, list) and isinstance(found, np.ndarray) and found.ndim:
+        return [row if row.ndim or row.dtype.kind == "f" else row.item() for row in map(np.asarray, found)]
+    return found
 
 
 def _judge_many(found, wanted, rule) -> tuple[str, str]:

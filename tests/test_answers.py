@@ -165,6 +165,37 @@ def test_without_a_tolerance_only_the_same_is_right(got, expected, verdict):
     assert judged(got, expected)[0] == verdict
 
 
+FORMS = {
+    "list": lambda array: array.tolist(),
+    "tuple": lambda array: tuple(map(tuple, array.tolist())) if array.ndim > 1 else tuple(array.tolist()),
+    "rows": list,
+    "array": lambda array: array,
+    "tensor": torch.from_numpy,
+    "tensors": lambda array: list(torch.from_numpy(array)),
+}
+
+
+@pytest.mark.parametrize("given", FORMS)
+@pytest.mark.parametrize("expected", FORMS)
+@pytest.mark.parametrize(
+    "array", [np.array([0.5, 2.0]), np.array([[1, 2], [3, 4]]), np.array([True, False]), np.array([[0.1], [1e-9]])]
+)
+def test_the_content_counts_and_not_what_holds_it(given, expected, array):
+    rule = {"rtol": 1e-6} if array.dtype.kind == "f" else {}
+    assert judged(FORMS[given](array), FORMS[expected](array), **rule) == ("right", "")
+    other = ~array if array.dtype == bool else array + np.ones_like(array)
+    assert judged(FORMS[given](other), FORMS[expected](array), **rule)[0] == "wrong"
+
+
+OTHERS = ([], [1.0], [[1.0, 2.0]], ["a", "b"], [1.0, None], [[1.0], [2.0, 3.0]], "ab", [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("got", OTHERS)
+@pytest.mark.parametrize("expected", [np.array([1.0, 2.0]), [1.0, 2.0]])
+def test_a_list_that_holds_something_else_is_wrong(got, expected):
+    assert judged(got, expected, rtol=1e-6)[0] == "wrong"
+
+
 def test_an_integer_will_do_where_a_number_is_needed():
     assert judged(2, 2.0, rtol=1e-6)[0] == "right"
     assert judged(2.0, 2, rtol=1e-6)[0] == "right"

@@ -126,6 +126,38 @@ def test_an_unsolved_question_has_no_marks(name):
             assert isinstance(got[probe], Exception), probe
 
 
+EMPTY = ("None", "[]", "()", "{}", "0.0", "float('nan')", "''", "torch.zeros(0)", "(0.0, 0.0)", "(0.0, 0.0, 0.0)")
+
+
+@thorough
+def test_an_empty_answer_has_no_marks(name):
+    for question in questions(name):
+        text = load(name).marked("solution")[question].source
+        for empty in EMPTY if text.startswith("def ") else ():
+            heading = text.partition("(")[0]
+            got = alone(name, question, f"{heading}(*arguments, **options):\n    return {empty}\n")
+            for probe in load(name).probes(question):
+                right = runs.is_right(got[probe], solved(name)[probe], load(name).rules(probe))
+                assert not right, (question, empty, probe, got[probe])
+
+
+def test_what_passes_the_visible_check_is_judged_on_its_content():
+    """The review's cases: lists in place of tensors, a tuple in place of a list, a dictionary's values."""
+    for name, question, how in (
+        ("equal_or_not", "q6", "lambda given: {key: torch.as_tensor(value).tolist() for key, value in given.items()}"),
+        ("equal_or_not", "q4", "tuple"),
+        ("stochastic", "q2", "lambda given: given.tolist()"),
+        ("stochastic", "q3", "lambda given: dict(enumerate(given)).values()"),
+    ):
+        solution = load(name).marked("solution")[question].source
+        function = solution.partition("(")[0].removeprefix("def ")
+        form = "def in_form(right, form):\n    return lambda *a, **k: form(right(*a, **k))\n"
+        got = alone(name, question, f"{solution}\n\n\n{form}\n\n{function} = in_form({function}, {how})\n")
+        assert got[question + "_check"] is None, got[question + "_check"]
+        for probe in load(name).probes(question):
+            assert runs.is_right(got[probe], solved(name)[probe], load(name).rules(probe)), (probe, got[probe])
+
+
 @thorough
 def test_every_wrong_answer_loses_marks_by_a_margin(name):
     for question, tried in runs.mutants(name).MUTANTS.items():
