@@ -13,6 +13,8 @@ WHEEL  := _build/html/_static/gpbook-$(VERSION)-py3-none-any.whl
 A      :=
 SUBMISSIONS :=
 RELEASES :=
+AGAIN  :=
+FORGET :=
 # Two processes run the tests: most of a test is single-threaded. A module's tests, or a chapter's cells, stay together;
 # among the deep tests, those of a named group.
 TESTS := -m pytest -n 2 --dist loadfile
@@ -87,10 +89,11 @@ assignment: $(READY)  ## zip an assignment for students; A=NAME, or list them
 	@$(BIN)/python -m book.handouts $(if $(A),"$(A)")
 
 grade: $(READY) .venv-grading/ready  ## grade submissions: A=name SUBMISSIONS=folder
-	@PATH="$(CURDIR)/$(GRADER):$$PATH" $(GRADER)/python -m grading "$(A)" $(if $(SUBMISSIONS),"$(SUBMISSIONS)")
+	@PATH="$(CURDIR)/$(GRADER):$$PATH" $(GRADER)/python -m grading "$(A)" $(if $(SUBMISSIONS),"$(SUBMISSIONS)") \
+	    $(if $(AGAIN),--again $(AGAIN)) $(if $(FORGET),--forget $(FORGET))
 
 formgrader: .venv-grading/ready  ## mark answers in words, in the browser
-	@cd course && PATH="$(CURDIR)/$(GRADER):$$PATH" jupyter lab
+	@PATH="$(CURDIR)/$(GRADER):$$PATH" $(GRADER)/python -m grading.formgrader course
 
 clean:  ## remove what was built (keeps .venv and course)
 	rm -rf _build .mypy_cache .pytest_cache .ruff_cache

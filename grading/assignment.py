@@ -8,15 +8,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
 
-from grading import cage, execute, judge, notebooks, submissions, watch
+from grading import cage, execute, notebooks, watch
 
 FOLDER = cage.ROOT / "assignments"
 PATIENCE = 120.0  # seconds beyond a submission's own limit, for starting kernels
-OWN_MEMORY = 2 * 2**30  # bytes, of the program that reads what one kernel sends
+OWN_MEMORY = 2 * 2**30  # bytes, of the program that reads one hand-in and what its kernel sends
+OWN_FILE = 64 * 2**20  # bytes, of what that program leaves
 
 
 class Refused(Exception):
@@ -38,65 +41,83 @@ class Assignment:
         self.limits = limits
         self.wanted: dict = {}
 
+    @property
+    def points(self) -> float:
+        """What a perfect submission has."""
+        return notebooks.points(self.source)
+
+    @property
+    def version(self) -> str:
+        """A hash of all that marks depend on, but for the hand-in: the notebook with its tests, and the data."""
+        parts = [self.path.read_bytes(), *(file.read_bytes() for file in self.files)]
+        return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
     def solve(self) -> None:
         """Run the solution in the cage.
 
         Raises:
             Refused: if the solution does not answer its own marked cells.
         """
-        outcome = self.run(self.source)
-        try:
-            if "failed" in outcome:
-                raise ValueError(outcome["failed"])
-            self.wanted = judge.expected(self.source, nbformat.from_dict(outcome["notebook"]))
-        except ValueError as error:
-            raise Refused(f"Nothing was graded: the solution of {self.name} does not run here: {error}") from None
+        outcome = self.run()
+        if "failed" in outcome:
+            raise Refused(f"Nothing was graded: the solution of {self.name} does not run here: {outcome['failed']}")
+        self.wanted = outcome["wanted"]
 
-    def run(self, notebook, environment=None) -> dict:
-        """What came out of running ``notebook`` in a cage, or ``failed`` and why."""
+    def run(self, handed_in=None, environment=None) -> dict:
+        """What came out of a hand-in, or of the solution.
+
+        Args:
+            handed_in: a path, or a notebook; ``None`` for the solution.
+            environment: further environment variables for the kernel.
+
+        Returns:
+            What :mod:`grading.one` says, or ``failed`` and why.
+        """
         with tempfile.TemporaryDirectory(prefix="gpbook-") as scratch:
             sockets, job, result = Path(scratch, "s"), Path(scratch, "job.json"), Path(scratch, "result.json")
             sockets.mkdir()
-            job.write_text(execute.job(notebook, self.files, str(sockets), self.limits, environment), encoding="utf-8")
-            program = [sys.executable, "-m", "grading.execute", str(job), str(result)]
+            order = {"name": self.name, "source": self.source, "files": [str(file) for file in self.files]}
+            order |= {"handed_in": os.fspath(handed_in) if isinstance(handed_in, Path) else handed_in}
+            order |= {"wanted": self.wanted, "limits": asdict(self.limits), "environment": environment or {}}
+            job.write_text(json.dumps({**order, "sockets": str(sockets)}), encoding="utf-8")
+            program = [sys.executable, "-m", "grading.one", str(job), str(result)]
+            sizes = [f"--data={OWN_MEMORY}:unlimited", f"--fsize={OWN_FILE}"]
+            most = execute.PATIENCE * self.limits.total + PATIENCE
             try:
                 done = subprocess.run(
-                    cage.apart(["prlimit", f"--data={OWN_MEMORY}:unlimited", *program], str(sockets)),
+                    cage.apart(["prlimit", *sizes, *program], str(sockets)),
                     cwd=cage.ROOT,
                     env={**os.environ, "PYTHONPATH": str(cage.ROOT)},
                     stdin=subprocess.DEVNULL,
                     capture_output=True,
                     text=True,
                     errors="replace",
-                    timeout=self.limits.total + PATIENCE,
+                    timeout=most,
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                return {"failed": f"was still running after {self.limits.total + PATIENCE:.0f} s"}
+                return {"failed": f"was still running after {most:.0f} s", "alone": False}
             if done.returncode or not result.exists():
                 last = (done.stderr.strip().splitlines() or ["no reason"])[-1]
-                return {"failed": f"the program that runs it ended with {done.returncode}: {last[:300]}"}
+                return {"failed": f"the program that looks at it ended ({last[:300]})", "alone": False}
             return json.loads(result.read_text(encoding="utf-8"))
 
-    def grade(self, submission: submissions.Submission, key: str) -> dict:
-        """Run one submission and decide its marks."""
-        if submission.data is None:
-            return {"key": key, "failed": submission.said[-1], "said": list(submission.said[:-1])}
-        try:
-            merged, strange = notebooks.merge(self.source, submissions.parse(submission.data))
-            merged.metadata["gpbook"] = {"key": key}
-        except (submissions.Unreadable, ValueError) as error:
-            return {"key": key, "failed": str(error), "said": list(submission.said)}
-        outcome = self.run(merged)
-        said = [*submission.said, *strange, *outcome.pop("said", [])]
-        if "failed" in outcome:
-            return {"key": key, "said": said, **outcome}
-        decided = judge.marks(self.source, nbformat.from_dict(outcome["notebook"]), self.wanted)
-        said += [mark.strange for mark in decided.values() if mark.strange]
-        marks = {name: {"score": mark.score, "why": mark.why} for name, mark in decided.items()}
-        return {"key": key, "said": said, "marks": marks, **outcome}
+    def grade(self, handed_in, said=(), key: str | None = None) -> dict:
+        """Run one submission and decide its marks.
 
-    def key(self, submission: submissions.Submission) -> str:
-        """What the outcome depends on: the hand-in and the assignment."""
-        parts = [submission.data or b"", self.path.read_bytes(), *(file.read_bytes() for file in self.files)]
-        return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+        Args:
+            handed_in: the path of what a student handed in, or the notebook that an earlier run has kept.
+            said: what is known of it.
+            key: by which it is known again.
+        """
+        outcome = self.run(handed_in)
+        if "failed" in outcome and not outcome.get("alone", True):
+            key = None  # it was the grader's fault, so that it is run again
+        if "notebook" in outcome:
+            outcome["notebook"]["metadata"]["gpbook"] = {"run": uuid.uuid4().hex}
+        known = {"key": key, "version": self.version, "max": self.points}
+        return {**outcome, **known, "said": [*said, *outcome.get("said", [])], "known": [*said]}
+
+    def key(self, digest: str) -> str:
+        """What the outcome depends on: the hand-in with this digest, and the assignment."""
+        return f"{digest} {self.version}"

@@ -21,7 +21,7 @@ from pathlib import Path
 from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 
-from grading import watch
+from grading import seccomp, watch
 
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv/bin/python"  # the book's environment: what students compute with
@@ -46,9 +46,10 @@ def check() -> None:
         )
     if not PYTHON.exists():
         raise NoCage(f"Nothing was graded: the book's environment is missing ({PYTHON}). Make it:  make book")
-    with tempfile.TemporaryDirectory(prefix="gpbook-") as sockets:  # not /tmp itself, where the book may lie
-        command = [*_outer(sockets), *_walls(Path(sockets)), str(PYTHON), "-c", ""]
-        trial = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Not /tmp itself, where the book may lie.
+    with tempfile.TemporaryDirectory(prefix="gpbook-") as sockets, seccomp.program() as shut:
+        command = [*_outer(sockets), *_walls(Path(sockets), shut=shut), str(PYTHON), "-c", ""]
+        trial = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[shut])
     if trial.returncode:
         raise NoCage(
             f"Nothing was graded: the book's Python does not start in a cage here: {trial.stderr.strip()}\n"
@@ -82,19 +83,23 @@ def kernel(files: list[Path], sockets: str | Path, limits: watch.Limits, environ
     for old in Path(sockets).iterdir():
         old.unlink()
     connection, _ = write_connection_file(str(Path(sockets, "kernel.json")), transport="ipc", ip=f"{sockets}/k")
-    with watch.limited(limits) as (enter, watched):
+    with watch.limited(limits) as watched, seccomp.program() as shut:
         launch = [str(PYTHON), "-m", "ipykernel_launcher", "-f", connection]
-        command = [*_walls(Path(sockets), files, environment), *limits.command, *launch]
+        command = [*_walls(Path(sockets), files, environment, shut), *limits.command, *launch]
         # Nothing of the grader's environment: the kernel can read that of the process that made its cage.
         process = subprocess.Popen(
-            [*enter, *command], env={"PATH": os.defpath}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            [*watched.enter, *command],
+            env={"PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[shut],
         )
         client = BlockingKernelClient(connection_file=connection)
         try:
-            watched(process)
+            watched.start(process)
             client.load_connection_file()
             client.start_channels()
-            running = Kernel(client, process)
+            running = Kernel(client, process, watched.computed)
             running.wait_until_ready()
             yield running
         finally:
@@ -104,11 +109,12 @@ def kernel(files: list[Path], sockets: str | Path, limits: watch.Limits, environ
 
 
 class Kernel:
-    """A running kernel: the ``client`` that talks to it and the ``process`` that holds it."""
+    """A running kernel: the ``client`` that talks to it, the ``process`` that holds it, the seconds it ``computed``."""
 
-    def __init__(self, client, process):
+    def __init__(self, client, process, computed=None):
         self.client = client
         self.process = process
+        self.computed = computed
 
     def wait_until_ready(self) -> None:
         """Return when the kernel has answered for the first time.
@@ -154,8 +160,8 @@ def _python() -> list[str]:
     return walls
 
 
-def _walls(sockets: Path, files=(), environment=None) -> list[str]:
-    """The command line of bubblewrap, up to the program that it starts."""
+def _walls(sockets: Path, files=(), environment=None, shut=None) -> list[str]:
+    """The command line of bubblewrap, up to the program that it starts; ``shut`` is a file of ``seccomp``."""
     walls = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
     walls += ["--uid", "65534", "--gid", "65534", "--cap-drop", "ALL", "--hostname", "cage", "--clearenv"]
     walls += ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
@@ -165,6 +171,9 @@ def _walls(sockets: Path, files=(), environment=None) -> list[str]:
         else:
             walls += ["--ro-bind-try", name, name]
     walls += ["--proc", "/proc", "--dev", "/dev"]
+    walls += [] if shut is None else ["--seccomp", str(shut)]
+    for name in ("/proc/keys", "/proc/key-users"):  # they name the keys of other cages
+        walls += ["--ro-bind-try", "/dev/null", name] if os.path.exists(name) else []
     for name, size in {"/dev/shm": 64, "/tmp": 256, "/home/student": 16, "/work": 128}.items():
         walls += ["--size", str(size * MEGABYTE), "--tmpfs", name]
     walls += ["--remount-ro", "/dev"]

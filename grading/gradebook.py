@@ -18,10 +18,9 @@ from pathlib import Path
 
 import nbformat
 from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
-from nbconvert.preprocessors.sanitize import SanitizeHTML
 from nbformat.v4 import new_output
 from nbgrader import utils
-from nbgrader.api import Gradebook
+from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import Autograde, GenerateAssignment, GenerateFeedback
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import (
@@ -35,8 +34,7 @@ from nbgrader.preprocessors import (
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
-from gpbook_utils import answers
-from grading import notebooks
+from grading import notebooks, pages
 
 # Folders of a course that are this program's own; nbgrader's "submitted" and "release" are left to its exchange.
 MERGED, CHECKED = "merged", "checked"
@@ -57,12 +55,20 @@ class AttachRun(NbGraderPreprocessor):
             if cell.cell_type != "code":
                 continue
             cell.outputs = ran.outputs
-            for output in cell.outputs:
-                output.get("data", {}).pop(answers.MIME, None)
             if mark := saved["marks"].get(notebooks.grade_id(cell)):
                 cell.metadata["gpbook"] = {"score": mark["score"]}
                 cell.outputs = [new_output("stream", name="stdout", text=mark["why"])]
         return nb, resources
+
+
+class HideTests(ClearHiddenTests):
+    """Take hidden tests out of the assignment's own cells; what a student writes between such markers stays."""
+
+    def preprocess_cell(self, cell, resources, cell_index):
+        """Change ``cell`` if it is a marked cell of the assignment."""
+        if notebooks.grade_id(cell) and not notebooks.is_answer(cell):
+            return super().preprocess_cell(cell, resources, cell_index)
+        return cell, resources
 
 
 class SaveMarks(SaveAutoGrades):
@@ -91,11 +97,10 @@ def configure(config: Config, root: str | Path) -> None:
     config.CourseDirectory.db_url = f"sqlite:///{Path(root).resolve()}/gradebook.db"
     config.ClearSolutions.code_stub = {"python": STUB}
     config.Autograde.sanitize_preprocessors = [OverwriteCells, CheckCellMetadata]
-    config.Autograde.autograde_preprocessors = [AttachRun, SaveMarks, SanitizeHTML, CheckCellMetadata]
-    # A student's HTML could otherwise press the buttons of the page on which a person marks it.
-    config.SanitizeHTML.enabled = True
+    config.Autograde.autograde_preprocessors = [AttachRun, SaveMarks, CheckCellMetadata]
+    config.GenerateFeedback.exporter_class = pages.Page
     # Students see that there was a hidden cell, what they had for it and why, and not its inputs.
-    config.GenerateFeedback.preprocessors = [GetGrades, ClearHiddenTests, CSSHTMLHeaderPreprocessor]
+    config.GenerateFeedback.preprocessors = [GetGrades, HideTests, CSSHTMLHeaderPreprocessor]
 
 
 def run_file(root: str | Path, name: str, student: str) -> Path:
@@ -123,11 +128,21 @@ class Course:
         (self.root / "nbgrader_config.py").write_text(_CONFIG.format(book=str(Path(__file__).parents[1])))
 
     def add_assignment(self, name: str, source: Path) -> None:
-        """Enter the assignment whose notebook is ``source`` into the gradebook, or bring it up to date."""
+        """Enter the assignment whose notebook is ``source`` into the gradebook, or bring it up to date.
+
+        Raises:
+            ValueError: if it has other cells than the one by which marks stand in the gradebook.
+        """
         folder = self.root / "source" / name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, folder / f"{name}.ipynb")
-        self._convert(GenerateAssignment, name, ".")
+        try:
+            self._convert(GenerateAssignment, name, ".")
+        except Exception as error:  # of which nbgrader tells the reason on the terminal only
+            raise ValueError(
+                f"Nothing was graded: nbgrader does not take {name} ({error}). If cells were added, removed or\n"
+                f"renamed since it was graded, the marks of before can't stay: move {self.root} away and grade anew"
+            ) from None
 
     def record(self, name: str, student: str, notebook) -> None:
         """Write the marks of a student's run into the gradebook, unless this run's stand there.
@@ -141,12 +156,14 @@ class Course:
         with contextlib.suppress(OSError, ValueError, KeyError):
             if json.loads(recorded.read_text(encoding="utf-8"))["metadata"]["gpbook"] == notebook.metadata.gpbook:
                 return
+        self._remove(name, student)
         folder = self.root / MERGED / student / name
         folder.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, folder / f"{name}.ipynb")
         for file in ("timestamp.txt", "submission_secret.txt"):  # by which the exchange gives feedback back
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copy(self.root / "submitted" / student / name / file, folder)
+            handed_in = self.root / "submitted" / student / name / file
+            if handed_in.is_file() and not handed_in.is_symlink() and _is_plain(handed_in):
+                shutil.copy(handed_in, folder)
         self._convert(Autograde, name, student)
 
     def feedback(self, name: str, student: str) -> str:
@@ -162,6 +179,20 @@ class Course:
             said = [(grade.name, grade.score) for grade in work.grades] + [(c.name, c.comment) for c in work.comments]
             return Total(work.score, waiting, repr(sorted(said, key=repr)))
 
+    def forget(self, name: str, students: list[str]) -> None:
+        """Remove all that is kept of some students' work on an assignment, their marks with it."""
+        for student in students:
+            run_file(self.root, name, student).unlink(missing_ok=True)
+            (self.root / "results" / name / "feedback" / f"{student}.html").unlink(missing_ok=True)
+            self._remove(name, student)
+            with Gradebook(self.config.CourseDirectory.db_url, "gpbook") as book, contextlib.suppress(MissingEntry):
+                book.remove_submission(name, student)
+
+    def _remove(self, name: str, student: str) -> None:
+        """Remove the files that nbgrader made of a student's work."""
+        for folder in (MERGED, "autograded", "feedback"):
+            shutil.rmtree(self.root / folder / student / name, ignore_errors=True)
+
     def _convert(self, step, name: str, student: str) -> None:
         place = CourseDirectory(config=self.config, assignment_id=name, student_id=student)
         place.submitted_directory, place.release_directory = MERGED, CHECKED
@@ -171,6 +202,17 @@ class Course:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # nbgrader's own queries
             converter.start()
+
+
+def _is_plain(file: Path) -> bool:
+    """Whether a file of the exchange is what the exchange writes: a line of text, and for a time, one that it reads."""
+    try:
+        line = file.read_text(encoding="ascii").strip()
+        if file.name == "timestamp.txt":
+            utils.parse_utc(line)
+    except ValueError:
+        return False
+    return len(line) < 100
 
 
 _CONFIG = """\

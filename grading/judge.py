@@ -26,7 +26,7 @@ class Mark:
 def emitted(cell) -> list:
     """Everything that a cell displayed as an answer, unread."""
     bundles = [output.get("data", {}) for output in cell.outputs if output.output_type == "display_data"]
-    return [bundle[answers.MIME] for bundle in bundles if answers.MIME in bundle]
+    return [bundle[answers.MIME] for bundle in bundles if isinstance(bundle, dict) and answers.MIME in bundle]
 
 
 def expected(source, executed) -> dict:

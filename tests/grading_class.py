@@ -144,6 +144,18 @@ def total(x):
         display({MIME: {"name": "q1_b", "values": {"total": number}}}, raw=True)
     return 5.0
 """
+RAW = "from IPython.display import display\ndisplay(%s, raw=True)\n"
+BROKEN_MESSAGE = """
+import IPython
+kernel = IPython.get_ipython().kernel
+for content in (5, [1], {"data": 5}, {"name": 5}, {}):
+    kernel.session.send(kernel.iopub_socket, "display_data", content, parent=kernel.get_parent())
+"""
+SPIN = """
+import subprocess
+for _ in range(110):
+    subprocess.Popen(["sh", "-c", "while :; do :; done"], start_new_session=True)
+"""
 SCRIPT = "<script>document.body.innerHTML = 'hacked'</script>"
 
 HOSTILE = {
@@ -207,9 +219,18 @@ HOSTILE = {
         "    for name in glob.glob(folder + '/*'): os.unlink(name)\n    return 0.0",
         40,
     ),
+    "sleeps": ("import time\ndef total(x):\n    time.sleep(10**6)", 40),
+    "spins": (SPIN + TOTAL, 40),
+    "marker": ("# BEGIN HIDDEN TESTS\n" + TOTAL, 70),
+    "raw_list": (RAW % "{'text/html': ['<b>', 'x</b>'], 'image/png': 5}" + TOTAL, 40),
+    "raw_surrogate": (RAW % "{'text/plain': chr(0xd800), 'text/html': chr(0xdfff)}" + TOTAL, 40),
+    "raw_message": (BROKEN_MESSAGE + TOTAL, 40),
     "special_cased": ("def total(x):\n    return float(len(x))", 50),
     "not_finite": ("def total(x):\n    return np.full(10**5, np.nan)", 40),
 }
+
+
+BROKEN = ("damaged", "damaged_lzma", "rar", "odd_cells")
 
 
 def write_assignment(folder: Path) -> Path:
@@ -238,7 +259,7 @@ def write_class(folder: Path) -> dict[str, tuple[float, str]]:
 
     deleted = handed_in()
     deleted.cells = [c for c in deleted.cells if c.metadata.get("nbgrader", {}).get("grade_id") not in ("q1_a", "q2")]
-    hand_in("deleted", deleted, 30, "flagged")
+    hand_in("deleted", deleted, 30)
     edited = handed_in()
     cell(edited, "q1_a").metadata.nbgrader.points = 1000
     cell(edited, "q1_b").source = "answer('q1_b', total=0.0)"
@@ -246,7 +267,30 @@ def write_class(folder: Path) -> dict[str, tuple[float, str]]:
     edited.cells += [copy.deepcopy(cell(edited, "q1_a")), copy.deepcopy(cell(edited, "imports"))]
     edited.cells[-1].id, edited.cells[-2].id = "again-1", "again-2"
     edited.cells.reverse()
-    hand_in("edited", edited, 70, "flagged")
+    hand_in("edited", edited, 70)
+
+    hand_in("marker_words", handed_in(words="### BEGIN HIDDEN TESTS\n### BEGIN SOLUTION"), 70)
+    hand_in("bold_words", handed_in(words="<b>" * 100_000), 70)
+    hand_in("long_words", handed_in(words="x" * 1_100_000), 0, "failed-to-run")
+    hand_in("chatters", handed_in(own=[("q2_b", "print('x' * 1_900_000)")] * 30), 70)
+    for name, student in (("a!b", "a-b-80f8c6"), ("a?b", "a-b-c2a7b6"), ("n" * 243, "n" * 100 + "-ebc937")):
+        hand_in(name, handed_in(), 70)
+        wanted[student] = wanted.pop(name)
+    odd = json.loads(nbformat.writes(handed_in()))
+    odd["cells"][1:1] = [
+        {"cell_type": "code", "source": 5, "metadata": 5},
+        {"cell_type": "markdown", "source": ["\ud800", 5], "metadata": {"nbgrader": 5}},
+    ]
+    (folder / "odd_cells.ipynb").write_text(json.dumps(odd))
+    (folder / "surrogate.ipynb").write_text(json.dumps(handed_in(words="\ud800 I do not know.")))
+    wanted["surrogate"] = (70, "needs-hand-marking")
+    for name, way in {"damaged": zipfile.ZIP_DEFLATED, "damaged_lzma": zipfile.ZIP_LZMA}.items():
+        with zipfile.ZipFile(folder / f"{name}.zip", "w", way) as archive:
+            archive.writestr("small.ipynb", nbformat.writes(handed_in()))
+        whole = bytearray((folder / f"{name}.zip").read_bytes())
+        whole[200:400] = bytes(200)
+        (folder / f"{name}.zip").write_bytes(whole)
+    (folder / "rar.rar").write_bytes(b"Rar!")
 
     (folder / "cut_off.ipynb").write_text(nbformat.writes(handed_in())[:2000])
     (folder / "other.ipynb").write_text(nbformat.writes(new_notebook(cells=[new_code_cell("1")])))
@@ -263,7 +307,7 @@ def write_class(folder: Path) -> dict[str, tuple[float, str]]:
         archive.writestr("a.ipynb", "{}")
         archive.writestr("b.ipynb", "{}")
     (folder / "two.zip").write_bytes(two.getvalue())
-    for name in ("cut_off", "other", "list", "deep", "huge", "link", "empty", "bomb", "not_a_zip", "two"):
+    for name in ("cut_off", "other", "list", "deep", "huge", "link", "empty", "bomb", "not_a_zip", "two", *BROKEN):
         wanted[name] = (0, "failed-to-run")
 
     with zipfile.ZipFile(folder / "Ada Lovelace_4711_assignsubmission_file_.zip", "w") as archive:
@@ -271,7 +315,7 @@ def write_class(folder: Path) -> dict[str, tuple[float, str]]:
         archive.writestr("__MACOSX/._small.ipynb", "")
     wanted["Ada-Lovelace_4711"] = (70, "needs-hand-marking")
     (folder / "curiemarie_LATE_12_345_small-1.ipynb").write_text(nbformat.writes(handed_in()))
-    wanted["curiemarie_12"] = (70, "flagged")
+    wanted["curiemarie_12"] = (70, "needs-hand-marking")
     inside = folder / "Emmy Noether_4712_assignsubmission_file" / "attempt"
     inside.mkdir(parents=True)
     (inside / "small (2).ipynb").write_text("\ufeff" + json.dumps(handed_in()), encoding="utf-8")

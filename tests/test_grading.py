@@ -1,15 +1,18 @@
 """A class hands in, and gets what is due: from a folder of files to ``grades.csv``, in real cages."""
 
 import csv
-import json
+import io
 import os
+import platform
 import queue
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import assignment_runs
@@ -19,11 +22,12 @@ import psutil
 import pytest
 
 from book import handouts
-from grading import assignment, cage, judge, notebooks, sheets, submissions, watch
+from grading import assignment, cage, notebooks, seccomp, sheets, submissions, watch
 
 ROOT = Path(__file__).parents[1]
 GRADER = ROOT / ".venv-grading/bin"
 LIMITS = ("--seconds", "5", "--gigabytes", "2")
+BUSY = "import time; end = time.process_time() + {}; any(time.process_time() > end for _ in iter(int, 1))"  # seconds
 caged = pytest.mark.skipif(sys.platform != "linux", reason="the cage needs Linux")
 
 
@@ -51,6 +55,9 @@ def term(tmp_path_factory):
     wanted = grading_class.write_class(folder / "handed_in")
     kept = ["--course", folder / "course", "--assignments", grading_class.write_assignment(folder / "assignments")]
     (folder / "temporary").mkdir()
+    collected = folder / "course/submitted/no_words/small"
+    collected.mkdir(parents=True)
+    (collected / "timestamp.txt").write_text("yesterday evening")
     done = grade(grading_class.NAME, folder / "handed_in", *kept, *LIMITS, TMPDIR=str(folder / "temporary"))
     assert done.returncode == 0, done.stderr
     return folder, wanted, kept, done
@@ -74,7 +81,8 @@ def test_everybody_gets_the_marks_that_are_due(term):
 @pytest.mark.parametrize(
     ("student", "said"),
     [
-        ("loops_on", "cell q1_a was still running after 5 s"),
+        ("loops_on", "cell q1_a was still running after 5 s of computing"),
+        ("sleeps", "cell q1_a was still running after 15 s by the clock"),
         ("hogs", "took more memory"),
         ("forks", "took more memory or processes"),
         ("floods", "displayed more than 2,000,000 characters"),
@@ -89,6 +97,10 @@ def test_everybody_gets_the_marks_that_are_due(term):
         ("link", "is a link"),
         ("two", "several notebooks: a.ipynb, b.ipynb"),
         ("other", "no cell of this assignment is in the notebook"),
+        ("rar", "is no notebook, zip or folder: rar.rar"),
+        ("damaged", "cannot be read: error: Error -3 while decompressing data"),
+        ("long_words", "its cells hold more than 1,000,000 characters"),
+        ("a-b-80f8c6", "to mark by hand"),
     ],
 )
 def test_what_is_strange_is_said(term, student, said):
@@ -119,11 +131,10 @@ def test_feedback_tells_the_marks_and_no_hidden_line(term):
 
 
 @of_the_class
-def test_scripts_of_a_student_do_not_reach_the_person_who_marks(term):
-    recorded = (term[0] / "course/autograded/script/small/small.ipynb").read_text("utf-8")
-    shown = [*json.loads(recorded)["cells"]]
-    assert "<script>" not in json.dumps([cell.get("outputs") for cell in shown])
-    assert "<script>" not in json.dumps([cell["source"] for cell in shown if cell["cell_type"] == "markdown"])
+def test_a_course_stays_small_whatever_is_displayed(term):
+    files = [path for path in (term[0] / "course").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files if "chatters" in str(path)) < 80e6
+    assert all(path.stat().st_size < 64 * 2**20 for path in files)
 
 
 @of_the_class
@@ -254,6 +265,85 @@ def test_an_interrupted_command_goes_on_where_it_was(tmp_path):
 
 
 @caged
+@pytest.mark.deep
+def test_marks_of_two_versions_are_told_apart_and_made_one(tmp_path):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    kept = ["--course", tmp_path / "course", "--assignments", folder, "--seconds", "5"]
+    for when, students in (("in", ("ada", "bob")), ("late", ("eve",))):
+        (tmp_path / when).mkdir()
+        for student in students:
+            total = "def total(x):\n    return float(len(x))" if student == "bob" else grading_class.TOTAL
+            handed_in = grading_class.handed_in(total, words="YOUR ANSWER HERE")
+            nbformat.write(handed_in, tmp_path / when / f"{student}.ipynb")
+
+    def seen():
+        return {name: (row["score"], row["status"]) for name, row in rows(tmp_path / "course").items()}
+
+    assert grade("small", tmp_path / "in", *kept).returncode == 0
+    assert seen() == {"ada": ("70", "graded"), "bob": ("50", "graded")}
+    changed = grading_class.source()
+    hidden = grading_class.cell(changed, "q1_b")
+    hidden.source = hidden.source.replace("[-1.25, 3.0, 0.5]", "[1.25, 1.0, 0.75]")  # what bob guesses is right there
+    nbformat.write(changed, folder / "small/small.ipynb")
+    done = grade("small", tmp_path / "late", *kept)
+    assert seen() == {"ada": ("70", "older"), "bob": ("50", "older"), "eve": ("70", "graded")}
+    assert "2 of 3 have marks by an older version of small" in done.stdout
+    assert "make grade A=small AGAIN=older" in done.stdout
+    table = (tmp_path / "course/results/small/grades.csv").read_text()
+    assert "older version" in table
+    (tmp_path / "in/ada.ipynb").unlink()  # the hand-ins themselves are kept
+    done = grade("small", *kept, "--again", "older")
+    assert seen() == {"ada": ("70", "graded"), "bob": ("70", "graded"), "eve": ("70", "graded")}, done.stderr
+    assert "1 of 2  " in done.stdout
+    # What is damaged is one row, and the same command mends it; what is forgotten is gone.
+    (tmp_path / "course/runs/small/bob.json").write_text("{")
+    grade("small", *kept)
+    assert seen()["bob"] == ("0", "failed-to-run")
+    grade("small", tmp_path / "in", *kept)
+    assert seen()["bob"] == ("70", "graded")
+    assert grade("small", *kept, "--forget", "bob").returncode == 0
+    assert set(seen()) == {"ada", "eve"}
+    assert not [path for path in (tmp_path / "course").rglob("*bob*") if not path.is_dir() or any(path.iterdir())]
+    done = grade("small", *kept, "--again", "bob")
+    assert (done.returncode, "AGAIN: there is no run of bob" in done.stderr) == (1, True)
+
+
+@caged
+@pytest.mark.deep
+def test_an_assignment_with_other_cells_is_refused_with_a_way_out(tmp_path):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    kept = ["--course", tmp_path / "course", "--assignments", folder]
+    (tmp_path / "in").mkdir()
+    nbformat.write(grading_class.handed_in(), tmp_path / "in/ada.ipynb")
+    assert grade("small", tmp_path / "in", *kept).returncode == 0
+    changed = grading_class.source()
+    grading_class.cell(changed, "q2_b").metadata.nbgrader.grade_id = "q2_c"
+    nbformat.write(changed, folder / "small/small.ipynb")
+    done = grade("small", tmp_path / "in", *kept)
+    assert done.returncode == 1
+    assert "cells were added, removed or" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@caged
+@pytest.mark.deep
+def test_a_hog_takes_no_classmates_marks(tmp_path):
+    """What computes a second is not stopped because others compute, and who was stopped by the clock is run alone."""
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    (tmp_path / "in").mkdir()
+    busy = f"def total(x):\n    {BUSY.format(1)}\n    return sum(x.tolist())"
+    hog = grading_class.SPIN + grading_class.TOTAL
+    for number in range(2):
+        nbformat.write(grading_class.handed_in(hog), tmp_path / f"in/hog-{number}.ipynb")
+        nbformat.write(grading_class.handed_in(busy), tmp_path / f"in/honest-{number}.ipynb")
+    kept = ["--course", tmp_path / "course", "--assignments", folder, "--seconds", "4"]
+    assert grade("small", tmp_path / "in", *kept).returncode == 0
+    got = rows(tmp_path / "course")
+    assert [got[f"honest-{number}"]["score"] for number in range(2)] == ["70", "70"]
+    assert {got[f"honest-{number}"]["flags"] for number in range(2)} == {"to mark by hand: q3_words"}
+
+
+@caged
 def test_two_commands_do_not_work_on_one_course(tmp_path):
     import fcntl
 
@@ -270,9 +360,9 @@ def test_two_commands_do_not_work_on_one_course(tmp_path):
 @pytest.mark.parametrize(("where", "stopped"), [("imports", []), ("q2_check", ["q2_check"])])
 def test_what_an_assignment_prepares_may_take_longer_than_an_answer(tmp_path, where, stopped):
     folder = grading_class.write_assignment(tmp_path / "assignments")
-    one = assignment.Assignment("small", folder, watch.Limits(cell=3))
-    grading_class.cell(one.source, where).source += "\nimport time\ntime.sleep(5)"
-    said = one.run(one.source)["said"]
+    one = assignment.Assignment("small", folder, watch.Limits(cell=1))
+    grading_class.cell(one.source, where).source += f"\n{BUSY.format(3)}"
+    said = one.run()["said"]
     assert [sentence.split()[1] for sentence in said] == stopped
 
 
@@ -299,12 +389,10 @@ def real(name, environment=None, *, solved=True):
     """Score, sentences and points of an assignment's solution, or of its unsolved version, against its solution."""
     one = assignment.Assignment(name, assignment.FOLDER, watch.Limits())
     one.solve()
-    submitted = one.source if solved else handouts.load(name)
-    outcome = one.run(notebooks.merge(one.source, submitted)[0], environment)
-    marks = judge.marks(one.source, nbformat.from_dict(outcome["notebook"]), one.wanted)
+    outcome = one.run(one.source if solved else handouts.load(name), environment)
     automatic = sum(cell.metadata.nbgrader.points for cell in notebooks.probes(one.source).values())
-    missed = {name: mark for name, mark in marks.items() if not mark.score}
-    return sum(mark.score or 0 for mark in marks.values()), automatic, missed, outcome["said"]
+    missed = {name: mark for name, mark in outcome["marks"].items() if not mark["score"]}
+    return sum(mark["score"] or 0 for mark in outcome["marks"].values()), automatic, missed, outcome["said"]
 
 
 @caged
@@ -368,33 +456,91 @@ def test_a_missing_answer_is_not_filled_from_the_solution():
     ("name", "student"),
     [
         ("ada.ipynb", "ada"),
-        ("x; rm -rf.ipynb", "x-rm--rf"),
-        ("=HYPERLINK(1).ipynb", "HYPERLINK-1"),
-        ("Zoë Müller.ipynb", "Zoë-Müller"),
+        ("x; rm -rf.ipynb", "x-rm--rf-b09a10"),
+        ("=HYPERLINK(1).ipynb", "HYPERLINK-1-bd32d5"),
+        ("Zoë Müller.ipynb", "Zoë-Müller-d6e575"),
+        ("Zoë.ipynb", "Zoë"),
+        ("Rene\u0301.ipynb", "René"),
+        ("हिन्दी.ipynb", "हिन्दी"),
+        ("ADA.IPYNB", "ADA"),
+        ("ada.ipynb.txt", "ada.ipynb"),
+        ("n" * 240 + ".ipynb", "n" * 100 + "-0c441b"),
+        ("eve_99_123_x_4711_assignsubmission_file_small.ipynb", "eve_99"),
+        ("ada_4711_99_bob_12_assignsubmission_file_.ipynb", "ada_4711"),
+        ("Ada Lovelace_99_assignsubmission_file_eve_12_assignsubmission_file_.ipynb", "Ada-Lovelace_99"),
+        ("Ada Lovelace_99_assignsubmission_onlinetext", "Ada-Lovelace_99"),
         ("ada_12345_67890_small.ipynb", "ada_12345"),
         ("ada_LATE_12345_67890_small-2.ipynb", "ada_12345"),
         ("Ada Lovelace_99_assignsubmission_file_small.ipynb", "Ada-Lovelace_99"),
-        ("*.ipynb", "nobody"),
+        ("*.ipynb", "nobody-684888"),
     ],
 )
 def test_names_of_students_are_safe(tmp_path, name, student):
     (tmp_path / name).write_text("{}")
-    assert [one.student for one in submissions.collect(tmp_path, "small")] == [student]
+    (tmp_path / "z").mkdir()
+    found, _ = submissions.collect(tmp_path, "small")
+    assert {one.student for one in found} == {student, "z"}
+
+
+def test_two_names_never_become_one_student(tmp_path):
+    names = ["a!b", "a?b", "a b", "a-b", "a--b", "-a-b", "A-b", "a\u00a0b", "a_b", "a.b", "é", "e\u0301x"]
+    names += ["n" * 120, "n" * 121]
+    for name in names:
+        (tmp_path / f"{name}.ipynb").touch()
+    found, _ = submissions.collect(tmp_path, "small")
+    assert len({one.student for one in found}) == len(names)
+    assert all(len(one.student.encode()) < 120 for one in found)
+
+
+def test_a_name_that_both_platforms_could_have_given_is_read_as_the_folders_others(tmp_path):
+    """A student of Moodle may be called what a file of Canvas is called."""
+    (tmp_path / "x_1_2_y_4711_assignsubmission_file_small.ipynb").touch()
+    assert [one.student for one in submissions.collect(tmp_path, "small")[0]] == ["x_1"]
+    (tmp_path / "Ada Lovelace_4712_assignsubmission_file_small.ipynb").touch()
+    assert [one.student for one in submissions.collect(tmp_path, "small")[0]] == ["Ada-Lovelace_4712", "x_1_2_y_4711"]
+
+
+def test_a_row_for_everything_that_came_in(tmp_path):
+    """One folder named like the assignment hides no other entry, and what can't be read has a reason."""
+    (tmp_path / "ada/small").mkdir(parents=True)
+    for name in ("ada/small/small.ipynb", "bob.ZIP", "cyd.IPYNB", "dan.rar", "eve.ipynb.txt", "fay.ipynb", ".DS_Store"):
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "gus.ipynb")
+    found, left = submissions.collect(tmp_path, "small")
+    assert [one.student for one in found] == ["ada", "bob", "cyd", "dan", "eve.ipynb", "fay", "gus"]
+    assert left == [".DS_Store: passed over"]
+    reasons = {"dan": "no notebook, zip or folder", "eve.ipynb": "no notebook", "gus": "is no file"}
+    reasons |= {"bob": "not a zip file", "cyd": "was it cut off"}
+    for student, reason in reasons.items():
+        (path,) = [one.path for one in found if one.student == student]
+        with pytest.raises((submissions.Unreadable, zipfile.BadZipFile), match=reason):
+            submissions.read(path, "small")
+
+
+def test_a_file_beside_a_students_notebook_does_not_take_its_place(tmp_path):
+    for number, name in enumerate(["Ada_1_assignsubmission_file_small.ipynb", "Ada_1_assignsubmission_file_notes.pdf"]):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (number, number))
+    ((one,), _) = submissions.collect(tmp_path, "small")
+    assert one.path.suffix == ".ipynb"
+    assert one.said == ("not looked at: Ada_1_assignsubmission_file_notes.pdf",)
 
 
 def test_a_folder_that_nbgraders_exchange_collected_is_understood(tmp_path):
     for student, name in (("ada", "small"), ("ada", "other"), ("bob", "other")):
         (tmp_path / student / name).mkdir(parents=True)
         (tmp_path / student / name / f"{name}.ipynb").write_text(f"{student} {name}")
-    assert [(one.student, one.data) for one in submissions.collect(tmp_path, "small")] == [("ada", b"ada small")]
+    found, left = submissions.collect(tmp_path, "small")
+    assert [(one.student, submissions._bytes(one.path, "small")) for one in found] == [("ada", b"ada small")]
+    assert left == ["bob: holds other assignments only"]
 
 
 def test_the_newest_of_two_hand_ins_counts(tmp_path):
     for number, name in enumerate(["ada_1_20_small.ipynb", "ada_1_10_small-1.ipynb"]):
         (tmp_path / name).write_text(f"{number}")
         os.utime(tmp_path / name, (number, number))
-    (one,) = submissions.collect(tmp_path, "small")
-    assert one.data == b"1"
+    ((one,), _) = submissions.collect(tmp_path, "small")
+    assert one.path.read_text() == "1"
     assert "more than once" in one.said[0]
 
 
@@ -472,17 +618,24 @@ def test_a_gradebook_is_made_where_the_book_lies_in_a_folder_of_any_name_and_und
 
 def test_control_groups_of_both_versions_get_the_limits(monkeypatch, tmp_path):
     monkeypatch.setattr(watch, "CGROUPS", tmp_path)
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "pids").mkdir()
+    for kind in ("memory", "pids"):
+        (tmp_path / kind).mkdir()
     groups = watch._groups(watch.Limits(memory=123, tasks=45))
     assert [(group / name).read_text() for group in groups for name in sorted(os.listdir(group))] == ["123", "45"]
+    for kind in ("cpu", "cpuacct"):  # often one folder with two names
+        (tmp_path / kind).symlink_to("memory")
+    *_, cpu, also = watch._groups(watch.Limits())
+    assert (cpu / "cpu.cfs_quota_us").read_text() == (also / "cpu.cfs_period_us").read_text() == "100000"
     (tmp_path / "cgroup.controllers").write_text("memory pids")
     (group,) = watch._groups(watch.Limits(memory=123, tasks=45))
     assert {name: (group / name).read_text() for name in os.listdir(group)} == {
         "memory.max": "123",
         "memory.swap.max": "0",
         "pids.max": "45",
+        "cpu.max": "100000 100000",
     }
+    (group / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    assert watch.Watched([group], watch.Limits()).computed() == 2.5
 
 
 @caged
@@ -490,12 +643,59 @@ def test_the_watch_alone_ends_a_cage_that_takes_too_much(monkeypatch, tmp_path):
     """Where no control group can be made, as for most people who are not root."""
     monkeypatch.setattr(watch, "CGROUPS", tmp_path / "none")
     hog = "import os, time\nfor _ in range(4):\n    if os.fork() == 0: break\nbig = bytearray(2**27); time.sleep(60)"
-    with watch.limited(watch.Limits(memory=2**28)) as (enter, watched):
-        assert enter == []
+    with watch.limited(watch.Limits(memory=2**28)) as watched:
+        assert watched.enter == []
         process = subprocess.Popen([sys.executable, "-c", hog], start_new_session=True)
-        watched(process)
+        watched.start(process)
         assert process.wait(timeout=30) == -signal.SIGKILL
     os.killpg(process.pid, signal.SIGKILL)  # the cage's namespace does this for its own
+
+
+@caged
+@pytest.mark.parametrize("groups", [True, False])
+def test_what_a_cage_computes_is_counted_with_its_children(monkeypatch, tmp_path, groups):
+    if not groups:
+        monkeypatch.setattr(watch, "CGROUPS", tmp_path / "none")
+    elif not watch.has_groups():
+        pytest.skip("no right to make control groups")
+    child = f"import os\nos.fork()\n{BUSY.format(0.6)}\ntime.sleep(9)"
+    with watch.limited(watch.Limits()) as watched:
+        process = subprocess.Popen([*watched.enter, sys.executable, "-c", child], start_new_session=True)
+        watched.start(process)
+        end = time.monotonic() + 30
+        while watched.computed() < 1.2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert 1.2 <= watched.computed() < 3
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@caged
+def test_calls_that_reach_beyond_a_cage_are_shut(tmp_path):
+    """Keys, sockets of virtual machines, memory that nobody maps; the names of other cages' keys."""
+    numbers = [seccomp.SHUT[platform.machine()][name] for name in ("keyctl", "add_key", "memfd_create", "shmget")]
+    question = (
+        "import ctypes, socket\ncall = ctypes.CDLL(None, use_errno=True)\n"
+        f"print([(call.syscall(n, 0, 0, 0, 0), ctypes.get_errno())[1] for n in {numbers}])\n"
+        "for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_VSOCK):\n"
+        "    try: socket.socket(family).close(); print('made')\n"
+        "    except OSError as error: print(error.errno)\n"
+        "try: print(open('/proc/keys').read())\n"
+        "except OSError as error: print('closed')\n"
+    )
+    (tmp_path / "s").mkdir()
+    with seccomp.program() as shut:
+        command = [*cage._walls(tmp_path / "s", shut=shut), cage.PYTHON, "-c", question]
+        done = subprocess.run(command, capture_output=True, text=True, pass_fds=[shut])
+    assert done.stdout.split("\n") == ["[38, 38, 38, 38]", "made", "made", "38", "closed", ""], done.stderr
+
+
+@pytest.mark.parametrize("machine", seccomp.SHUT)
+def test_a_filter_jumps_within_itself(machine):
+    code = seccomp.assembled(machine)
+    steps = [struct.unpack_from("<HBBI", code, at) for at in range(0, len(code), 8)]
+    assert all(at + 1 + max(yes, no) < len(steps) for at, (code, yes, no, _) in enumerate(steps) if code & 7 == 5)
+    assert steps[-1][0] == 0x06
 
 
 GRADES = "student,score,max,status,flags\nada_11,70,100,graded,\nbob_12,40,100,flagged,late\neve_99,1,100,graded,\n"
@@ -527,3 +727,32 @@ def test_marks_go_into_the_tables_of_canvas_and_moodle(export, column, filled):
 def test_a_table_that_is_none_is_refused(export, message):
     with pytest.raises(ValueError, match=message):
         sheets.fill(export, GRADES, "Grade")
+
+
+def test_a_table_with_semicolons_stays_one():
+    text, _ = sheets.fill("Identifier;Full name;Grade\nParticipant 11;Lovelace, Ada;\n", GRADES, "Grade")
+    assert text == "Identifier;Full name;Grade\nParticipant 11;Lovelace, Ada;70\n"
+
+
+def test_one_number_on_two_rows_is_refused_with_both_named():
+    doubled = GRADES + "ada-l_11,10,100,graded,\n"
+    with pytest.raises(ValueError, match="two rows have one number: ada_11 and ada-l_11"):
+        sheets.fill("Student,ID,Grade\nAda,11,\n", doubled, "Grade")
+    with pytest.raises(ValueError, match="two rows of the table have one number: Ada, 11 and Eve, 11"):
+        sheets.fill("Student,ID,Grade\nAda,11,\nEve,11,\n", GRADES, "Grade")
+
+
+@pytest.mark.parametrize("status", ["needs-hand-marking", "older", "failed-to-run"])
+def test_a_sum_that_may_change_is_never_exported(status):
+    with pytest.raises(ValueError, match="only marks with the status graded or flagged are final"):
+        sheets.fill("Student,ID,Grade\nAda,11,\n", GRADES, "Grade", ("graded", status))
+
+
+FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r\n=1", "＝1+1", "=", "--1")
+
+
+@pytest.mark.parametrize("cell", FORMULAS)
+def test_no_cell_of_a_table_is_a_formula(cell):
+    text, _ = sheets.fill(f'Student,ID,Grade,Note\n"{cell}",11,,"{cell}"\n', GRADES, "Grade")
+    ((name, _, grade, note),) = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    assert (name, grade, note) == (f"'{cell}", "70", f"'{cell}")
