@@ -81,11 +81,12 @@ def write(decided: list[dict], folder: str | Path, keep: Iterable[str] = ()) -> 
     Args:
         decided: the claims of the chapters that ran.
         folder: of the records.
-        keep: ids of other claims, whose entries stay if this machine's record has them.
+        keep: ids of claims of chapters that did not run; their entries, and the hashes of bits, stay as they were.
     """
     fingerprint = machine.fingerprint()
     before = [record for record in records.load(folder) if record["machine"] == machine.identity(fingerprint)]
-    stays = {id: entry for record in before for id, entry in record["claims"].items() if id in set(keep)}
+    keep = set(keep)
+    stays = {id: entry for record in before for id, entry in record["claims"].items() if id in keep}
     record = {
         "machine": machine.identity(fingerprint),
         "date": datetime.date.today().isoformat(),
@@ -95,8 +96,11 @@ def write(decided: list[dict], folder: str | Path, keep: Iterable[str] = ()) -> 
             claim["id"]: {"verdict": claim["verdict"], "measured": claim["measured"], "digest": claims.digest(claim)}
             for claim in decided
         },
-        "bits": {"edition": bits.EDITION, **bits.hashes(bits.computations())},
     }
+    if not keep:
+        record["bits"] = {"edition": bits.EDITION, **bits.hashes(bits.computations())}
+    elif before and "bits" in before[0]:
+        record["bits"] = before[0]["bits"]
     path = Path(folder) / f"{record['machine']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

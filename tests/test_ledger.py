@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpytorch
 import pytest
 from test_claims import make_notebook, stored
 
@@ -13,6 +14,7 @@ from book import records as written
 from book.ledger import UNDECIDED, FolkAnswer, Ledger, folk_sentences
 from gpbook_utils.machines import bits, machine, records
 
+ROOT = Path(__file__).parents[1]
 FIRST_EDITION = Path(__file__).with_name("first_edition")
 
 
@@ -102,11 +104,30 @@ def test_one_chapter_is_recorded_and_the_others_keep_their_entries(tmp_path, cap
     notebook.cells[0].source = "from gpbook_utils.claims import claim\nclaim('again', 'A sentence.', 1 == 1)"
     (chapters / "02_y.ipynb").write_text(json.dumps(notebook))
     written.write([a_claim("kept"), a_claim("again", "refuted"), a_claim("gone")], folder)
+    (whole,) = records.load(folder)
     assert written.main(["2", "--chapters", str(chapters), "--records", str(folder)]) == 0
     (record,) = records.load(folder)
     assert {id: entry["verdict"] for id, entry in record["claims"].items()} == {"kept": "holds", "again": "holds"}
+    assert record["bits"] == whole["bits"]
     assert written.main(["3", "--chapters", str(chapters), "--records", str(folder)]) == 2
     assert "there is no chapter '3'" in capsys.readouterr().err
+
+
+def test_what_one_chapter_says_of_a_new_machine_holds_no_bits(tmp_path):
+    written.write([a_claim()], tmp_path, keep=["of-another-chapter"])
+    (record,) = records.load(tmp_path)
+    assert record["claims"].keys() == {"a"} and records.hashes(record) == {}
+
+
+def test_the_faults_of_the_library_are_found_in_every_release_recorded_but_one():
+    page = {claim["id"] for claim in stored_claims.read(ROOT / "chapters" / "21_upstream.ipynb")}
+    asked = {}
+    for record in records.load(ROOT / "records"):
+        if verdicts := {id: entry["verdict"] for id, entry in record["claims"].items() if id in page}:
+            asked[record["fingerprint"]["gpytorch"]] = {id for id in page if verdicts.get(id) != "holds"}
+    older = {release: absent for release, absent in asked.items() if release != gpytorch.__version__}
+    assert len(older) >= 4 and set(map(tuple, older.values())) == {("upstream-sgpr",)}
+    assert not asked.get(gpytorch.__version__)
 
 
 def test_a_record_holds_bits_of_one_edition(tmp_path, monkeypatch):
