@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import gpytorch
@@ -233,6 +234,34 @@ def test_another_version_is_done_again(tmp_path, monkeypatch, name):
     assert calls(tmp_path / "log") == {"1 0": 2}
 
 
+def branch(seed):
+    return {"branch": os.environ.get("MKL_CBWR", "none"), "process": os.getpid()}
+
+
+def test_a_variable_that_chooses_the_code_counts(tmp_path, monkeypatch):
+    found = {}
+    for value in (None, "COMPATIBLE", None):
+        if value is None:
+            monkeypatch.delenv("MKL_CBWR", raising=False)
+        else:
+            monkeypatch.setenv("MKL_CBWR", value)
+        monkeypatch.setenv("OF_NO_MATTER", str(value))
+        found.setdefault(value, []).append(sweep(branch, {}, [0], tmp_path).branch[0])
+    assert found == {None: ["none", "none"], "COMPATIBLE": ["COMPATIBLE"]}
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+
+
+def test_workers_that_began_under_another_variable_are_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    (pid,) = sweep(branch, {}, [0], tmp_path, workers=2).process
+    assert pid != os.getpid()
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    message = r"worker process \d+ on .* would .*\(MKL_CBWR: not set instead of COMPATIBLE\).*start the workers anew"
+    with pytest.raises(RuntimeError, match=message):
+        sweep(branch, {}, [0], tmp_path, workers=2)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+
+
 @pytest.mark.parametrize("change", [{"grid": {"n": [1.0]}}, {"grid": {"n": [True]}}, {"seeds": [1]}, {"threads": 2}])
 def test_other_settings_are_done_again(tmp_path, change):
     run = logging_run(tmp_path / "log")
@@ -246,8 +275,11 @@ def test_versions_of_a_worker_are_checked(tmp_path, monkeypatch):
     job = runs._Job.make(logging_run(tmp_path / "log"), tmp_path, 1, False)
     other = runs.environment() | {"torch": "0.1"}
     monkeypatch.setattr(runs, "environment", lambda: other)
-    with job.announced(), pytest.raises(RuntimeError, match=r"torch: 0\.1 instead of 2"):
+    with job.announced(), pytest.raises(RuntimeError, match=r"this process would .*torch: 0\.1 instead of 2"):
         runs._execute(job, runs._Run("key", {"n": 1}, 0))
+    elsewhere = replace(job, caller=("another", 1))
+    with elsewhere.announced(), pytest.raises(RuntimeError, match=rf"worker process {os.getpid()} on .*torch: 0\.1"):
+        runs._execute(elsewhere, runs._Run("key", {"n": 1}, 0))
     assert not (tmp_path / "log").exists()
 
 

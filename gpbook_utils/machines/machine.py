@@ -25,17 +25,10 @@ import torch
 
 from gpbook_utils import arguments
 from gpbook_utils.files import PACKAGE
+from gpbook_utils.switches import BRANCHES
 
-# Settings that change which code computes a result. They are part of the fingerprint.
-SWITCHES = (
-    "ATEN_CPU_CAPABILITY",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "ONEDNN_MAX_CPU_ISA",
-)
+# Settings that change which code computes a result, and in how many threads. They are part of the fingerprint.
+SWITCHES = tuple(sorted([*BRANCHES, "MKL_NUM_THREADS", "OMP_NUM_THREADS"]))
 LOWERED = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OMP_NUM_THREADS": "1"}
 # MKL ignores MKL_ENABLE_INSTRUCTIONS on processors that are not Intel's; this branch of its code runs on all of them.
 COMPATIBLE = {"MKL_CBWR": "COMPATIBLE"}

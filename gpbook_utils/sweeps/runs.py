@@ -40,6 +40,7 @@ from gpbook_utils.conditions import computing
 from gpbook_utils.sweeps import results
 from gpbook_utils.sweeps.orphans import end_with
 from gpbook_utils.sweeps.sources import source_hash
+from gpbook_utils.switches import branches
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,10 +70,10 @@ def sweep(
 
     A result is served from disk if nothing that decides it has changed: the function's code and what it reads, also
     of this package (:func:`gpbook_utils.sweeps.sources.source_hash`), settings, seed, threads, torch's default dtype,
-    ``gpytorch.settings``, and the versions in :func:`environment`. The machine is not among them, nor are environment
-    variables. A run that raises is recorded with its
-    error while others go on. A damaged file, or a result of an older edition of sweeps, is reported and its run done
-    again.
+    ``gpytorch.settings``, and what :func:`environment` says: versions, and the environment variables that choose which
+    code computes. The machine is not among them, nor are other environment variables. A run that raises is recorded
+    with its error while others go on. A damaged file, or a result of an older edition of sweeps, is reported and its
+    run done again.
 
     Each run starts with the global random generators of torch, NumPy and Python seeded with ``seed``, with gradients
     enabled, with the ``gpytorch.settings`` of this call, and with its own copy of what the function reads, so that it
@@ -105,8 +106,8 @@ def sweep(
 
     Raises:
         ValueError: for settings, seeds or a function of another form, or one that reads something without a hash.
-        RuntimeError: if a worker does not see the folder, or would compute with other versions; or if workers die
-            before they start a run. What has finished is on disk.
+        RuntimeError: if a worker does not see the folder, or would compute with other versions or variables; or if
+            workers die before they start a run. What has finished is on disk.
 
     >>> import tempfile
     >>> def area(width, seed):
@@ -144,13 +145,17 @@ def sweep(
     return _table(runs, found)
 
 
-@cache
 def environment() -> dict[str, str]:
-    """What a result depends on beside the function and what it reads: the versions of what computes.
+    """What a result depends on beside the function and what it reads: versions, and variables that choose the code.
 
-    >>> list(environment())
+    >>> list(environment())[:6]
     ['python', 'torch', 'gpytorch', 'linear_operator', 'numpy', 'scipy']
     """
+    return _versions() | branches()
+
+
+@cache
+def _versions() -> dict[str, str]:
     libraries = {name: version(name) for name in ("gpytorch", "linear_operator", "numpy", "scipy")}
     # Of torch not what the metadata say, which do not tell builds apart.
     return {"python": platform.python_version(), "torch": torch.__version__, **libraries}
@@ -177,6 +182,7 @@ class _Job:
     dtype: torch.dtype
     settings: dict  # of GPyTorch
     retry: bool
+    caller: tuple  # its machine and process
 
     @classmethod
     def make(cls, function, folder, threads, retry) -> _Job:
@@ -192,7 +198,9 @@ class _Job:
             raise ValueError(f"folder {str(folder)!r} can't be made: {error.strerror}") from error
         name = getattr(function, "__name__", type(function).__name__)
         dtype, call = torch.get_default_dtype(), uuid.uuid4().hex[:12]
-        return cls(content, name, source, environment(), folder, call, threads, dtype, private.settings(), retry)
+        return cls(
+            content, name, source, environment(), folder, call, threads, dtype, private.settings(), retry, _here()
+        )
 
     def key(self, settings: dict, seed: int) -> str:
         of_gpytorch = {".".join(name): repr(value) for name, value in self.settings.items()}
@@ -253,21 +261,35 @@ class _Job:
 
     def check_worker(self) -> None:
         """Refuse to compute here what would be filed under another version."""
-        here = {**environment(), "the function and what it reads": _hash_of(self.function)}
-        there = {**self.environment, "the function and what it reads": self.source}
-        if differing := {name: (here[name], there[name]) for name in there if here.get(name) != there[name]}:
+        here = {**environment(), _WHAT: _hash_of(self.function)}
+        there = {**self.environment, _WHAT: self.source}
+        if differing := [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]:
             lines = ", ".join(
-                f"{name}: {found[:16]} instead of {needed[:16]}" for name, (found, needed) in differing.items()
+                f"{name}: {here.get(name, 'not set')[:16]} instead of {there.get(name, 'not set')[:16]}"
+                for name in differing
             )
+            if _here() == self.caller:
+                raise RuntimeError(
+                    f"this process would compute with something else than what the sweep is filed under ({lines}): "
+                    "a module was edited or reloaded since it was imported. Restart this process"
+                )
             raise RuntimeError(
-                f"a worker would compute with something else than this process has imported ({lines}). "
-                "Install the same versions there, and restart this process if a module was edited since it started"
+                "worker process {1} on {0} would compute with something else than the process that called sweep "
+                "({2}). Install the same versions and set the same variables there, and start the workers anew; if a "
+                "module was edited since it was imported, restart both".format(*_here(), lines)
             )
         if not self.announcement.exists():
             raise RuntimeError(
                 f"a worker on {platform.node()} does not see {self.folder} as this process does; "
                 "give a folder that all machines share, or the sweep that began this run has ended"
             )
+
+
+_WHAT = "the function and what it reads"
+
+
+def _here() -> tuple[str, int]:
+    return platform.node(), os.getpid()
 
 
 def _execute(job: _Job, run: _Run) -> dict:
