@@ -95,7 +95,7 @@ def test_what_readers_ask_leads_to_its_section(page, book):  # noqa: F811
             path, _, anchor = address.removeprefix(book.as_uri()).strip("/").partition("#")
             assert f'id="{anchor}"' in (book / path).read_text()
     assert not problems, "\n".join(problems)
-    assert unmarked == ["SVGP not reproducible"]  # found by a row's hidden words, which no excerpt shows
+    assert not unmarked  # at least one hit shows the words
 
 
 def test_a_miss_is_one():
