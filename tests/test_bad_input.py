@@ -205,6 +205,7 @@ CALLS = {
     "budget.causes.optimum": lambda: {"dtype": FLOAT},
     "budget.causes.seven": lambda: {"lengthscale": 1.0},
     "budget.causes.sparse": lambda: {"dtype": FLOAT, "seed": 0, "m": 2, "jitter": 1e-6},
+    "switches.branches": dict,
     "machines.machine.fingerprint": dict,
     "machines.machine.identity": lambda: {"print_": record()["fingerprint"]},
     "machines.machine.probe": dict,
