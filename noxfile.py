@@ -18,6 +18,7 @@ RELEASES = {
     },
 }
 UNUSED = ("botorch", "gpbook")  # botorch asks for one release of GPyTorch, and no chapter for botorch
+CUDA = ("cuda-", "nvidia-", "triton")  # what PyPI's torch brings along differs from release to release
 
 nox.options.envdir = "_build/releases"
 nox.options.sessions = []
@@ -28,10 +29,11 @@ nox.options.sessions = []
 def record(session, others, chapter):
     """Record the chapters under one of RELEASES; what a release refutes is news, no failure."""
     replaced = {_name(pin): pin for pin in others}
+    unpinned = (*UNUSED, *(CUDA if "torch" in replaced else ()))
     pins = Path(session.create_tmp())
     for file in ("requirements.txt", "constraints.txt"):
         lines = Path(file).read_text(encoding="utf-8").splitlines()
-        kept = [replaced.get(_name(line), line) for line in lines if _name(line) not in UNUSED]
+        kept = [replaced.get(_name(line), line) for line in lines if not _name(line).startswith(unpinned)]
         (pins / file).write_text("\n".join(kept), encoding="utf-8")
     index = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"] if os.environ.get("TORCH") == "cpu" else []
     session.install(*index, "-r", str(pins / "requirements.txt"), "-c", str(pins / "constraints.txt"))
