@@ -7,6 +7,7 @@ What it adds to Jupyter Book:
   (:mod:`book.theme.figures`);
 - folded answers that need no script (:mod:`book.theme.folds`);
 - a search that leads to sections, also without a server (:mod:`book.theme.search`);
+- links to the glossary, and what a term or a reading is in the link's title (:mod:`book.theme.notes`);
 - a page for each assignment, made from the student's notebook, and its download (:mod:`book.theme.handouts`);
 - one style sheet, one short script, the maths font and an icon, all served from the book itself;
 - of the theme's styles and icons, those that the book uses (:mod:`book.theme.lighten`);
@@ -27,7 +28,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from book.theme import downloads, evidence, figures, folds, handouts, lighten, mathml, search, share
+from book.theme import downloads, evidence, figures, folds, handouts, lighten, mathml, notes, search, share
 
 STATIC, TEMPLATES = (Path(__file__).parent / name for name in ("static", "templates"))
 # Extensions that Jupyter Book always loads: live code from another host, and folds that need a script.
@@ -120,6 +121,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     folds.setup(app)
     handouts.setup(app)
     lighten.setup(app)
+    notes.setup(app)
     search.setup(app)
     share.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
