@@ -983,6 +983,22 @@ def _():
     assert torch.equal(afresh(model, x + 0.01).mean, copied)
 
 
+@row("see-sgpr-samples")
+def _():
+    x, y = points(30)
+    collapsed = sgpr(x[::10].clone(), x, y)
+    kernel = collapsed.covar_module
+    kernel.base_kernel.lengthscale = 0.05  # three points can't explain what lies between them
+    explicit = VariationalModel(kernel.inducing_points.detach(), copy.deepcopy(kernel.base_kernel))
+    set_optimal_q(explicit, x, y)
+    between = (x[5:6] + torch.tensor([[0.0], [1e-6]], dtype=x.dtype)).to(x)
+    correlations = []
+    for model in (collapsed, explicit):
+        covariance = model.eval()(between).covariance_matrix
+        correlations.append(covariance[0, 1] / covariance.diagonal().prod().sqrt())
+    assert correlations[0] < 0.9 < 0.999 < correlations[1]
+
+
 @row("see-sgpr-copy")
 def _():
     x, y = points(30)
