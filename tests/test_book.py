@@ -383,6 +383,20 @@ def test_build_refuses_an_assignment_that_would_leak(tmp_path):
 # One page with each kind of content
 
 
+def test_pages_of_assignments_are_read_again_when_one_changes_or_comes(tmp_path):
+    assert build_course(tmp_path).returncode == 0
+    folder = tmp_path / "source" / "assignments"
+    lists, page = (tmp_path / "_build/html/chapters" / name for name in ("assignments.html", "assignments/sample.html"))
+    assert "0 added, 2 changed" in build(tmp_path / "source", tmp_path).stdout  # the list, and what may come
+    notebook = folder / "sample" / "sample.ipynb"
+    notebook.write_text(notebook.read_text().replace("60 to 90 minutes", "61 to 90 minutes"))
+    shutil.copytree(folder / "sample", folder / "absent")
+    (folder / "absent" / "sample.ipynb").rename(folder / "absent" / "absent.ipynb")
+    assert build(tmp_path / "source", tmp_path).returncode == 0
+    assert "61 to 90 minutes" in page.read_text() and "61 to 90 minutes" in (page.parent / "absent.html").read_text()
+    assert "61 to 90 minutes" in lists.read_text() and "60 to 90 minutes" not in lists.read_text()
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_sample_page(browser, sample, scheme):
     assert open_page(browser, sample, "intro.html", look_at, color_scheme=scheme) == []

@@ -86,13 +86,14 @@ class Handout(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the page; where the assignment is missing, a page that says so."""
-        self.env.note_reread()  # the notebook may have changed
         titles = {"allow_section_headings": True}
         name, assignments = self.arguments[0], folder(self.env.app)
         if name not in handouts.names(assignments):
+            self.env.note_reread()  # it may come
             return self.parse_text_to_nodes(
                 f"# {name}\n\nThis copy of the book does not hold the assignment.", **titles
             )
+        self.env.note_dependency(str(assignments / name / f"{name}.ipynb"))
         try:
             first = handouts.first_cell(handouts.load(name, assignments))
         except ValueError as error:
@@ -112,7 +113,7 @@ class Handouts(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the list; without assignments, a sentence."""
-        self.env.note_reread()
+        self.env.note_reread()  # assignments come and go
         assignments = folder(self.env.app)
         try:
             known = handouts.names(assignments)
