@@ -22,6 +22,7 @@ from gpbook_utils import claims
 
 MARKS = {claims.HOLDS: "✓", claims.REFUTED: "✗", claims.UNOBSERVABLE: "○", "stale": "~", None: ""}
 UNDECIDED = "not decided yet"
+LEFT = '<td style="text-align: left">'  # JupyterLab sets table cells flush right
 RELEASES = {"Python": "python", "torch": "torch", "GPyTorch": "gpytorch", "NumPy": "numpy"}  # in a fingerprint
 JUDGEMENTS = (claims.HOLDS, "holds within a range", claims.REFUTED)  # of a sentence of the folk answer
 
@@ -47,8 +48,8 @@ class Ledger:
     def _repr_html_(self) -> str:
         machines = range(1, len(self.records) + 1)
         rows = "".join(
-            f'<tr><th scope="row">{number}</th>{claims.LEFT}{html.escape(_description(record))}</td>'
-            f"{claims.LEFT}{_tally(verdict_in(record, claim) for claim in self.book)}</td></tr>"
+            f'<tr><th scope="row">{number}</th>{LEFT}{html.escape(_description(record))}</td>'
+            f"{LEFT}{_tally(verdict_in(record, claim) for claim in self.book)}</td></tr>"
             for number, record in zip(machines, self.records, strict=True)
         )
         head = '<th scope="col"></th><th scope="col">machine</th><th scope="col">its verdicts</th>'
@@ -56,7 +57,7 @@ class Ledger:
         folds = []
         for chapter, of_chapter in groupby(self.book, key=lambda claim: claim["chapter"]):
             of_chapter = list(of_chapter)
-            checks = [claim for claim in of_chapter if claim.get("kind") == claims.CHECK]
+            checks = [claim for claim in of_chapter if claim["kind"] == claims.CHECK]
             inside = self._matrix([claim for claim in of_chapter if claim not in checks])
             if checks:
                 inside += f"<details><summary>{_count(len(checks), 'check')}</summary>{self._matrix(checks)}</details>"
@@ -116,7 +117,7 @@ class Ledger:
         cells = [_cell(claim["verdict"], claim["measured"])]
         cells += [_cell(verdict, entry.get("measured", "")) for verdict, entry in there]
         sentence = f'<span id="ledger-{claim["id"]}">{html.escape(claim["sentence"])}</span>'
-        return f"<tr>{claims.LEFT}{sentence}</td>{''.join(cells)}</tr>"
+        return f"<tr>{LEFT}{sentence}</td>{''.join(cells)}</tr>"
 
 
 class FolkAnswer:
@@ -180,7 +181,7 @@ def verdict_in(record: dict, claim: dict) -> str | None:
 
     A verdict is stale when what :func:`gpbook_utils.claims.digest` hashes has changed since.
 
-    >>> claim = {"id": "a-claim", "sentence": "One is one.", "bound": ""}
+    >>> claim = {"id": "a-claim", "kind": "finding", "bound": ""}
     >>> verdict_in({"claims": {"a-claim": {"verdict": "holds", "digest": "of another sentence"}}}, claim)
     'stale'
     """
@@ -202,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps([{"kind": claims.FINDING, **c} for c in found], indent=2, ensure_ascii=False))
+        print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         widths = [max((len(c[key]) for c in found), default=0) for key in ("chapter", "verdict", "id")]
         for c in found:

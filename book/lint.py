@@ -29,11 +29,6 @@ ROOT = Path(__file__).parents[1]
 LONGEST_CELL = 16  # lines
 WIDEST = 80  # columns of code that fit the page
 SYMPTOMS = "symptoms.md"  # the page that leads from what is seen to the section that explains it
-# Chapters that still have the form of the first edition, claim(id, sentence, check).
-FIRST_EDITION = {
-    "09_machines", "11_diagnose", "12_budget",
-    "verdicts",
-}  # fmt: skip
 LARGEST_PNG = 120_000  # bytes; the aim is 80 kB
 LARGEST_NOTEBOOK = 1_000_000  # bytes
 NOT_COMPARED = {
@@ -543,11 +538,11 @@ def claim_outputs(path: Path, notebook: NotebookNode) -> list[str]:
         if id in first:
             found.append(f"{where} is also made by cell {first[id]}; give each its own id")
         first.setdefault(id, n)
-        if claim.get("kind") != claims.FINDING and not sentence.endswith("."):
+        if claim["kind"] != claims.FINDING and not sentence.endswith("."):
             found.append(f"{where} does not end with a full stop: {sentence!r}; write a whole sentence")
         if verdict == claims.REFUTED:
             found.append(f"{where} is refuted; correct the sentence or the experiment, then {_run(path)}")
-        elif text != f"[{verdict}] {id}" + ("" if "kind" in claim else f": {sentence}"):
+        elif text != f"[{verdict}] {id}":
             found.append(f"{where} is stored as {verdict!r}, but its text says {text!r}; {_run(path)}")
     return found
 
@@ -570,20 +565,15 @@ def _not_a_sentence(text: str) -> str | None:
     return f"{problem}; say in a sentence with a full stop what is seen"
 
 
-# Rules for chapters in checked prose ---------------------------------------------------------------
+# Checked prose: a sentence in Markdown, its decision in a cell -----------------------------------
 
 _READ_OFF = re.compile(r"machines? agree|of the (?:value|ratio|measured)|\bmeasured\b|\bspread\b", re.I)
-
-
-def in_checked_prose(path: Path) -> bool:
-    """Whether a notebook has the form of the second edition: sentences in prose, decisions in cells."""
-    return path.suffix == ".ipynb" and path.stem not in FIRST_EDITION
 
 
 def sentences(path: Path, notebook: NotebookNode) -> list[str]:
     """Every finding has one sentence in the prose, and every sentence a decision in this notebook."""
     found, first = [], {}
-    kinds = {claim["id"]: claim.get("kind") for _, claim, _ in _claims(notebook)}
+    decided = {claim["id"] for _, claim, _ in _claims(notebook)}
     for n, cell in _cells(notebook, "markdown"):
         for mention in prose.mentions(cell.source):
             where = f"{_at(path, n, mention.line)}: the sentence of claim {mention.id!r}"
@@ -591,7 +581,7 @@ def sentences(path: Path, notebook: NotebookNode) -> list[str]:
                 found.append(f"{where} stands in a heading, which names a section; put it into the text below")
             if mention.file:
                 continue
-            if mention.id not in kinds:
+            if mention.id not in decided:
                 found.append(f"{where} is decided by no cell here; decide it, or link NN_name.ipynb#claim-{mention.id}")
             if mention.id in first:
                 again = f"{path.name}#claim-{mention.id}"
@@ -600,11 +590,9 @@ def sentences(path: Path, notebook: NotebookNode) -> list[str]:
         if re.search(r"<summary>[^<]*\]\([^)]*#claim-", cell.source):
             found.append(f"{_at(path, n)}: a claim in a <summary> is not shown as one; put it into the folded text")
     for n, claim, _ in _claims(notebook):
-        where = f"{_at(path, n)}: the claim {claim['id']!r}"
-        if "kind" not in claim:
-            found.append(f"{where} is made by claim(); write its sentence into the prose, and decide() it here")
-        elif claim["kind"] == claims.FINDING and claim["id"] not in first:
-            found.append(f"{where} has no sentence in the prose; link one to #claim-{claim['id']}, or make it a check")
+        if claim["kind"] == claims.FINDING and claim["id"] not in first:
+            where, link = f"{_at(path, n)}: the claim {claim['id']!r}", f"#claim-{claim['id']}"
+            found.append(f"{where} has no sentence in the prose; link one to {link}, or make it a check")
     return found
 
 
@@ -664,8 +652,7 @@ def mentioned_claims(book: dict[Path, NotebookNode]) -> list[str]:
         for path, notebook in book.items()
         for n, cell in _cells(notebook, "markdown")
         for mention in prose.mentions(cell.source)
-        if (mention.file or not in_checked_prose(path))
-        and mention.id not in decided.get(Path(mention.file or path).name, ())
+        if (mention.file or path.suffix == ".md") and mention.id not in decided.get(Path(mention.file or path).name, ())
     ]
 
 
@@ -690,15 +677,15 @@ NOTEBOOK_RULES = [
     file_name, executed, execution_counts, fresh, errors, figures, scripts, size, machine_text, numbers_in_outputs,
     tags, folded, cell_length, plain_python, claim_outputs,
 ]  # fmt: skip
-PROSE_RULES = [sentences, mechanisms, deciding_cells, width]  # for chapters in checked prose
+PROSE_RULES = [sentences, mechanisms, deciding_cells, width]
 BOOK_RULES = [claim_ids, mentioned_claims, allowances]
 
 
 def rules_for(path: Path) -> list:
     """The rules for a notebook, or for a page in Markdown."""
-    notebook = path.suffix != ".md"
-    symptoms = [section_links] * (path.name == SYMPTOMS)
-    return PAGE_RULES + symptoms + NOTEBOOK_RULES * notebook + PROSE_RULES * in_checked_prose(path)
+    if path.suffix == ".md":
+        return PAGE_RULES + [section_links] * (path.name == SYMPTOMS)
+    return PAGE_RULES + NOTEBOOK_RULES + PROSE_RULES
 
 
 def lint(root: Path = ROOT) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from book import prose
-from gpbook_utils.claims import FINDING, MIME, VERDICTS
+from gpbook_utils.claims import MIME, VERDICTS
 
 
 def from_notebook(notebook: dict, chapter: str) -> list[dict]:
@@ -27,16 +27,15 @@ def from_notebook(notebook: dict, chapter: str) -> list[dict]:
     found: dict[str, dict] = {}
     for output in (output for cell in code for output in cell["outputs"]):
         if stored := output.get("data", {}).get(MIME):
-            missing = [key for key in ("id", "sentence", "verdict", "measured", "bound") if key not in stored]
+            missing = [key for key in ("id", "sentence", "verdict", "measured", "bound", "kind") if key not in stored]
             if missing or stored["verdict"] not in VERDICTS:
                 raise ValueError(f"{chapter}: a stored claim is damaged; run the chapter again. It says {stored!r}")
             if stored["id"] in found:
                 raise ValueError(f"{chapter}: two cells make the claim {stored['id']!r}; give each its own id")
             found[stored["id"]] = {**stored, "chapter": chapter}
-    if any(claim.get("kind") == FINDING for claim in found.values()):
-        said = sentences(notebook)
-        for claim in found.values():
-            claim["sentence"] = claim["sentence"] or said.get(claim["id"], "")
+    said = sentences(notebook)
+    for claim in found.values():
+        claim["sentence"] = claim["sentence"] or said.get(claim["id"], "")
     return list(found.values())
 
 
@@ -58,7 +57,8 @@ def read(path: str | Path) -> list[dict]:
     """The claims that are stored in the notebook file ``path``.
 
     Returns:
-        One dictionary a claim with at least ``id``, ``sentence``, ``verdict``, ``measured``, ``bound`` and ``chapter``.
+        One dictionary a claim with at least ``id``, ``kind``, ``sentence``, ``verdict``, ``measured``, ``bound`` and
+        ``chapter``.
 
     Raises:
         ValueError: if the file is not a notebook, or was never executed.

@@ -124,7 +124,6 @@ CALLS = {
     "claims.below": lambda: {**MEASURED, "bound": 2.0},
     "claims.above": lambda: {**MEASURED, "bound": 0.5},
     "claims.unobservable": lambda: {"reason": "no GPU"},
-    "claims.claim": lambda: {"id": "a-claim", "sentence": "A sentence.", "check": True},
     "claims.decide": lambda: {"id": "a-claim", "outcome": True, "check": "A sentence."},
     "claims.exponent": lambda: {"x": [1, 2, 3], "y": [1, 4, 9], "expected": 2, "tol": 0.1, "reason": "A reason."},
     "claims.ClaimTable": lambda: {"claims": []},

@@ -25,7 +25,7 @@ from nbformat import v4
 from playwright.sync_api import sync_playwright
 from sphinx.errors import ConfigError
 
-from book import handouts, lint, wheel
+from book import handouts, wheel
 from book.pdf import FLAGS, find_browser
 from book.theme import downloads, lighten, make_font, repository_options, share
 from book.theme.figures import ImageTags, problem_with_alt
@@ -236,8 +236,7 @@ def test_the_book_is_light(browser, book):
             # All that a page loads after another one: itself, and the font of maths if the other had no formula.
             later = own + weight(book / "_static" / "fonts" / "stix-two-math.woff2")
             heavy += [f"{chapter}: {first:.0f} kB at first, {later:.0f} later"] if first > 300 or later > 150 else []
-            if not any(chapter.startswith(f"chapters/{name}") for name in lint.FIRST_EDITION):
-                heavy += [f"{chapter}: {path.name}" for path in figures if weight(path) > 40]
+            heavy += [f"{chapter}: {path.name}" for path in figures if weight(path) > 40]
     assert not heavy, heavy
 
 
@@ -275,7 +274,6 @@ def test_an_article_is_read_as_one(browser, book):
     # Browsers set the same text a line or two longer, hence the tenth of a screen.
     limits = {"screens": (0, 14.1), "prose": (0.4, 1), "figures": (0.15, 1), "first": (0, 2), "clipped": (0, 0)}
     names = sorted(path.name for path in (book / "chapters").glob("*.html") if re.match(r"0[1-9]|1[0-2]", path.name))
-    names = [name for name in names if Path(name).stem not in lint.FIRST_EDITION]
     assert names
     beyond = {}
     with serve(book) as address, browser.new_context(viewport={"width": 1280, "height": 800}) as context:

@@ -12,7 +12,7 @@ import torch
 
 from book import ledger, stored_claims
 from gpbook_utils import claims
-from gpbook_utils.claims import above, below, claim, near, unobservable, within
+from gpbook_utils.claims import above, below, decide, near, unobservable, within
 
 WHY = "an example"
 
@@ -26,7 +26,7 @@ def make_notebook(path, *outputs, execution_count=1):
 
 def stored(id, verdict="holds"):
     check = claims.Check(verdict)
-    return claims.Claim(id, "A sentence.", check)._repr_mimebundle_()
+    return claims.Decision(id, "A sentence.", check, claims.CHECK)._repr_mimebundle_()
 
 
 @pytest.mark.parametrize(
@@ -62,26 +62,26 @@ def test_slack_is_the_factor_to_the_nearer_bound():
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), torch.tensor(True), torch.equal(torch.ones(1), torch.ones(1))])
 def test_truth_values(value, capsys):
-    claim("a-claim", "A sentence.", value)
-    assert capsys.readouterr().out == "[holds] a-claim: A sentence.\n"
+    decide("a-claim", value, check="A sentence.")
+    assert capsys.readouterr().out == "[holds] a-claim\n"
 
 
 @pytest.mark.parametrize("value", [1, 0.0, None, "yes", torch.ones(2, dtype=torch.bool), torch.tensor(1.0), np.ones(1)])
 def test_what_is_not_a_truth_value_is_refused(value):
-    with pytest.raises(ValueError, match="check of claim 'a-claim' must be a truth value"):
-        claim("a-claim", "A sentence.", value)
+    with pytest.raises(ValueError, match="outcome of claim 'a-claim' must be a truth value"):
+        decide("a-claim", value, check="A sentence.")
 
 
 @pytest.mark.parametrize("id", ["Upper", "two words", "", "under_score", "-x", 3])
 def test_bad_ids_are_refused(id):
     with pytest.raises(ValueError, match="id must be lower-case words"):
-        claim(id, "A sentence.", True)
+        decide(id, True, check="A sentence.")
 
 
-@pytest.mark.parametrize("sentence", ["", "No full stop", "Two\nlines.", None])
+@pytest.mark.parametrize("sentence", ["", "No full stop", "Two\nlines.", 3])
 def test_bad_sentences_are_refused(sentence):
-    with pytest.raises(ValueError, match="sentence of claim 'a-claim'"):
-        claim("a-claim", sentence, True)
+    with pytest.raises(ValueError, match="check of claim 'a-claim'"):
+        decide("a-claim", True, check=sentence)
 
 
 @pytest.mark.parametrize(
@@ -109,46 +109,37 @@ def test_bad_bounds_are_refused(make, message):
 
 
 def test_plain_text_has_no_digit_until_the_claim_is_refuted():
-    good = claims.Claim("small", "It is small.", below(1.234e-9, 1, reason=WHY))
-    bad = claims.Claim("small", "It is small.", below(1.234, 1, reason=WHY))
-    assert repr(good) == "[holds] small: It is small."
-    assert repr(bad) == "[refuted] small: It is small. (measured 1.23; needed below 1)"
+    good = claims.Decision("small", "", below(1.234e-9, 1, reason=WHY), claims.FINDING)
+    bad = claims.Decision("small", "", below(1.234, 1, reason=WHY), claims.FINDING)
+    assert repr(good) == "[holds] small"
+    assert repr(bad) == "[refuted] small (measured 1.23; needed below 1)"
     assert "1.23e-09" in good._repr_html_()
 
 
 def test_html_escapes_and_json_is_strict():
-    one = claims.Claim("less", "a < b.", claims.near(1, 1, rtol=1, reason="a & b"))
-    assert "a &lt; b." in one._repr_html_() and "a &amp; b" in one._repr_html_()
-    assert json.loads(json.dumps(one.to_json(), allow_nan=False))["slack"] is None
-
-
-def test_deciding_again_replaces(monkeypatch, capsys):
-    monkeypatch.setattr(claims, "_decided", {})
-    claim("first", "One.", True)
-    claim("second", "Two.", True)
-    claim("first", "One.", False)
-    capsys.readouterr()
-    claims.table()
-    assert capsys.readouterr().out == "[refuted] first: One.\n[holds] second: Two.\n"
+    one = claims.Decision("less", "", unobservable("a < b & c"), claims.FINDING)
+    assert "a &lt; b &amp; c" in one._repr_html_()
+    exact = claims.Decision("exact", "", near(1, 1, rtol=1, reason=WHY), claims.FINDING)
+    assert json.loads(json.dumps(exact.to_json(), allow_nan=False))["slack"] is None
 
 
 def test_guard_mode(monkeypatch):
     monkeypatch.setenv("GPBOOK_GUARD", "3")
-    claim("wide", "It is small.", below(1, 4, reason=WHY))
+    decide("wide", below(1, 4, reason=WHY), check="It is small.")
     with pytest.raises(claims.GuardError, match="by a factor 2 only, the guard asks for 3"):
-        claim("narrow", "It is small.", below(1, 2, reason=WHY))
-    claim("fallen", "It is small.", below(2, 1, reason=WHY))  # a refuted claim is reported as such
+        decide("narrow", below(1, 2, reason=WHY), check="It is small.")
+    decide("fallen", below(2, 1, reason=WHY), check="It is small.")  # a refuted claim is reported as such
     for text in ("much", "nan", "-1"):
         monkeypatch.setenv("GPBOOK_GUARD", text)
         with pytest.raises(ValueError, match="GPBOOK_GUARD"):
-            claim("wide", "It is small.", below(1, 4, reason=WHY))
+            decide("wide", below(1, 4, reason=WHY), check="It is small.")
 
 
 def test_verdicts_are_logged(monkeypatch, tmp_path):
     log = tmp_path / "log"
     monkeypatch.setenv("GPBOOK_VERDICTS", str(log))
-    claim("one", "One.", True)
-    claim("two", "Two.", unobservable("no GPU"))
+    decide("one", True, check="One.")
+    decide("two", unobservable("no GPU"), check="Two.")
     assert [json.loads(line)["verdict"] for line in log.read_text().splitlines()] == ["holds", "not observable here"]
 
 
@@ -190,7 +181,13 @@ def test_reading_a_damaged_notebook(tmp_path, text, capsys):
 
 
 @pytest.mark.parametrize(
-    "damage", [{"id": "a"}, "a text", {**claims.Claim("a", "A.", claims.Check("maybe")).to_json()}]
+    "damage",
+    [
+        {"id": "a"},
+        "a text",
+        claims.Decision("a", "A.", claims.Check("maybe"), claims.CHECK).to_json(),
+        {"id": "a", "sentence": "Of the first edition.", "verdict": "holds", "measured": "", "bound": ""},
+    ],
 )
 def test_reading_a_damaged_claim(tmp_path, damage):
     path = make_notebook(tmp_path / "01_x.ipynb", {claims.MIME: damage})

@@ -19,7 +19,8 @@ FIRST_EDITION = Path(__file__).with_name("first_edition")
 
 
 def a_claim(id="a", verdict="holds", bound=""):
-    return {"id": id, "sentence": "A sentence.", "verdict": verdict, "measured": "", "bound": bound, "chapter": "01_x"}
+    told = {"sentence": "A sentence.", "measured": "", "chapter": "01_x", "kind": "finding"}
+    return {"id": id, "verdict": verdict, "bound": bound, **told}
 
 
 def test_a_record_is_written_and_read_back(tmp_path):
@@ -77,7 +78,7 @@ def test_making_a_record(tmp_path, capsys):
     chapters.mkdir()
     path = make_notebook(chapters / "01_x.ipynb", stored("one-is-two"))
     notebook = notebooks.read(path)
-    notebook.cells[0].source = "from gpbook_utils.claims import claim\nclaim('one-is-two', 'A sentence.', 1 == 2)"
+    notebook.cells[0].source = "from gpbook_utils.claims import decide\ndecide('one-is-two', 1 == 2, check='It is.')"
     path.write_text(json.dumps(notebook))
     before = path.read_bytes()
     assert written.main(["--chapters", str(chapters), "--records", str(tmp_path / "records")]) == 1
@@ -101,7 +102,7 @@ def test_one_chapter_is_recorded_and_the_others_keep_their_entries(tmp_path, cap
     chapters.mkdir()
     make_notebook(chapters / "01_x.ipynb", stored("kept"))
     notebook = notebooks.read(make_notebook(chapters / "02_y.ipynb", stored("again")))
-    notebook.cells[0].source = "from gpbook_utils.claims import claim\nclaim('again', 'A sentence.', 1 == 1)"
+    notebook.cells[0].source = "from gpbook_utils.claims import decide\ndecide('again', 1 == 1, check='A sentence.')"
     (chapters / "02_y.ipynb").write_text(json.dumps(notebook))
     written.write([a_claim("kept"), a_claim("again", "refuted"), a_claim("gone")], folder)
     (whole,) = records.load(folder)

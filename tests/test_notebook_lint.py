@@ -48,7 +48,7 @@ def png(width=8, noise=False):
 
 
 def claim_output(id="two-is-even", sentence="Two is even.", verdict=claims.HOLDS):
-    claim = claims.Claim(id, sentence, claims.Check(verdict, measured="0.123456", bound="1e-9"))
+    claim = claims.Decision(id, sentence, claims.Check(verdict, measured="0.123456", bound="1e-9"), claims.CHECK)
     return v4.new_output("display_data", claim._repr_mimebundle_())
 
 
@@ -81,14 +81,13 @@ assert clearly
 @pytest.fixture
 def clean(tmp_path, monkeypatch):
     """A notebook (its path and content) that passes every rule: prose, claim, figure, folded solution."""
-    monkeypatch.setattr(lint, "FIRST_EDITION", {"01_clean"})  # checked prose has tests of its own
     (tmp_path / "chapters").mkdir()
     (tmp_path / "intro.md").write_text("# Intro\n")
     solution = code("answer = 3", 3)
     solution.metadata.update(tags=["hide-input"], jupyter={"source_hidden": True})
     cells = [
         v4.new_markdown_cell(PROSE),
-        code("claim(...)", 1, claim_output()),
+        code("decide(...)", 1, claim_output()),
         code("plots.show(...)", 2, figure_output()),
         solution,
     ]

@@ -50,7 +50,7 @@ def test_run_stores_a_quiet_complete_notebook_and_again_the_same_bytes(tmp_path,
     stale.metadata["execution"] = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
     where = v4.new_code_cell("os.path.basename(os.getcwd()), os.path.samefile(sys.executable, PYTHON)")
     where.source = where.source.replace("PYTHON", repr(sys.executable))
-    claim = v4.new_code_cell("from gpbook_utils.claims import claim\nclaim('two-is-even', 'Two is even.', True)")
+    claim = v4.new_code_cell("from gpbook_utils.claims import decide\ndecide('two-is-even', True, check='It is.')")
     skipped = v4.new_code_cell("'has run'", metadata={"tags": ["skip-execution", "raises-exception"]})
     cells = [v4.new_markdown_cell("# Title"), stale, where, claim, skipped]
     notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "no-such-kernel", "display_name": "x"}})
@@ -109,7 +109,7 @@ def test_a_cell_that_takes_too_long_and_a_kernel_that_dies(tmp_path):
 
 
 def test_a_claim_that_the_guard_refuses_fails_the_run(tmp_path, monkeypatch, capsys):
-    source = "from gpbook_utils.claims import *\nclaim('tight', 'Tight.', below(2, 3, reason='an example'))"
+    source = "from gpbook_utils.claims import *\ndecide('tight', below(2, 3, reason='an example'), check='Tight.')"
     path = write(tmp_path / "01_tight.ipynb", source)
     before = path.read_bytes()
     monkeypatch.setenv("GPBOOK_GUARD", "3")

@@ -14,8 +14,8 @@ import pytest
 from book import sabotage
 
 CHAPTERS = sorted(sabotage.CHAPTERS.glob("*.ipynb"))
-IMPORTS = "from gpbook_utils.claims import claim, unobservable"
-CLAIM = 'claim("two-even", "Two is even.", x % 2 == 0)'
+IMPORTS = "from gpbook_utils.claims import decide, unobservable"
+CLAIM = 'decide("two-even", x % 2 == 0, check="Two is even.")'
 PLAN = """
     [[sabotage]]
     why = "an odd number"
@@ -85,12 +85,12 @@ def test_a_claim_that_still_holds_fails(tmp_path):
 
 
 def test_an_unobservable_verdict_is_not_a_fall(tmp_path):
-    cell = 'claim("two-even", "Two is even.", x == 2 or unobservable("odd"))'
+    cell = 'decide("two-even", x == 2 or unobservable("odd"), check="Two is even.")'
     assert "not observable here" in only_result(tmp_path, IMPORTS, "x = 2", cell).problem
 
 
 def test_what_this_machine_cannot_decide_is_listed(tmp_path):
-    cell = 'claim("two-even", "Two is even.", unobservable("no GPU"))'
+    cell = 'decide("two-even", unobservable("no GPU"), check="Two is even.")'
     result = only_result(tmp_path, IMPORTS, "x = 2", cell)
     assert (
         result.problem == "" and str(result).startswith("skipped") and "not observable on this machine" in str(result)
@@ -177,7 +177,7 @@ def test_several_changes_and_claims_at_once(tmp_path):
         replace = "y = 1"
         by = "y = x - 1"
     """
-    odd = 'claim("one-odd", "One is odd.", y % 2 == 1)'
+    odd = 'decide("one-odd", y % 2 == 1, check="One is odd.")'
     assert only_result(tmp_path, IMPORTS, "x = 2", "y = 1", CLAIM, odd, plan=plan).problem == ""
 
 
@@ -211,7 +211,7 @@ def test_cells_before_the_first_change_run_once(tmp_path):
 
 
 def test_the_last_claim_of_each_is_where_it_ends(tmp_path):
-    cells = [IMPORTS, "x = 2", CLAIM, COUNT, 'claim("six-even", "Six is even.", 3 * x % 2 == 0)', "1 / 0"]
+    cells = [IMPORTS, "x = 2", CLAIM, COUNT, 'decide("six-even", 3 * x % 2 == 0, check="Six is even.")', "1 / 0"]
     plan = PLAN + PLAN.replace("two-even", "six-even")
     results = sabotage.apply_all(chapter_of(tmp_path, *cells), plan_of(tmp_path, plan))
     assert [(result.problem, result.branch.last) for result in results] == [("", 2), ("", 4)]
@@ -230,7 +230,7 @@ def test_a_branch_goes_on_where_the_trunk_stands(tmp_path):
         "model = torch.nn.Dropout(0.5)\nfor one in (random, numpy.random, torch):\n    one.seed()",
         "state = [random.random(), numpy.random.rand(), torch.rand(1).item()]\nmodel.eval()",
         "again = [random.random(), numpy.random.rand(), torch.rand(1).item()]\nx = 2",
-        'claim("two-even", str(again) + ".", x == 2 and not model.training)',
+        'decide("two-even", x == 2 and not model.training, check=str(again) + ".")',
     ]
     change = "x = 3; open('branch', 'w').write(str(again))"
     cells[3] += "; open('trunk', 'w').write(str(again))"
@@ -302,11 +302,11 @@ def test_a_text_that_does_not_occur_exactly_once(tmp_path, cell):
 
 def test_a_claim_without_sabotage(tmp_path):
     with pytest.raises(ValueError, match="'lonely' has no sabotage"):
-        only_result(tmp_path, IMPORTS, "x = 2", CLAIM, 'claim("lonely", "Alone.", True)')
+        only_result(tmp_path, IMPORTS, "x = 2", CLAIM, 'decide("lonely", True, check="Alone.")')
 
 
 def test_a_stored_claim_without_sabotage_although_its_id_is_computed(tmp_path):
-    chapter = chapter_of(tmp_path, "claim(f'a-{1}', 'A.', True)", stored=[("a-1", "holds")])
+    chapter = chapter_of(tmp_path, "decide(f'a-{1}', True, check='A.')", stored=[("a-1", "holds")])
     assert sabotage.problems(chapter, sabotage.Plan()) == ["chapter: claim 'a-1' has no sabotage that refutes it"]
 
 
@@ -357,7 +357,7 @@ def test_a_file_of_another_form(tmp_path, old, new, message):
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sabotage, "PLANS", tmp_path)
-    chapter_of(tmp_path, IMPORTS, "x = 2", CLAIM, 'claim("lonely", "Alone.", True)')
+    chapter_of(tmp_path, IMPORTS, "x = 2", CLAIM, 'decide("lonely", True, check="Alone.")')
     plan_of(tmp_path, PLAN)
     assert sabotage.main([str(tmp_path / "chapter.ipynb")]) == 1
     assert "'lonely' has no sabotage" in capsys.readouterr().err
@@ -377,7 +377,7 @@ def test_the_command_line_knows_its_claims(tmp_path, monkeypatch, capsys):
 
 
 def test_the_guard_mode_is_off(tmp_path):
-    narrow = 'from gpbook_utils.claims import near\nclaim("two-even", "Two.", near(x, 2.1, rtol=0.1, reason="r"))'
+    narrow = 'from gpbook_utils.claims import near\ndecide("two-even", near(x, 2.1, rtol=0.1, reason="r"), check="It.")'
     chapter_of(tmp_path, IMPORTS, "x = 2", narrow)
     plan_of(tmp_path, PLAN)
     done = subprocess.run(**command_line(tmp_path, GPBOOK_GUARD="3"), capture_output=True, text=True)
