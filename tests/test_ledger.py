@@ -234,7 +234,8 @@ def test_a_machine_stands_where_it_was_asked_with_the_releases_that_others_lack(
     (record,) = records.load(written.write([a_claim()], tmp_path).parent)
     alike = record["fingerprint"] | {"aten": "AVX2", "threads": 2, "switches": {}, "gpytorch": "1.15.2"}
     usual = record | {"fingerprint": alike}
-    old = record | {"fingerprint": alike | {"gpytorch": "1.11"}, "claims": {"b": record["claims"]["a"]}}
+    (other,) = records.load(written.write([a_claim("b")], tmp_path / "other").parent)
+    old = other | {"fingerprint": alike | {"gpytorch": "1.11"}}
     book = [a_claim(), a_claim("b") | {"chapter": "02_y"}]
     first, second = Ledger(book, [usual, usual, old])._repr_html_().split("01_x")[1].split("02_y")
     assert ">2<small>AVX2, 2 threads</small>" in first and "all hold here and on 2 machines" in first

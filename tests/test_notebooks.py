@@ -167,7 +167,8 @@ def executed(monkeypatch):
         for count, cell in enumerate(notebook.cells, 1):
             cell.execution_count = count
             if cell.source in {claims.HOLDS, claims.REFUTED}:
-                claim = claims.Claim(f"claim-{count}", "It is so.", claims.Check(cell.source, "0.5", "below 0.1"))
+                check = claims.Check(cell.source, "0.5", "below 0.1")
+                claim = claims.Decision(f"claim-{count}", "It is so.", check, claims.CHECK)
                 cell.outputs = [v4.new_output("display_data", claim._repr_mimebundle_())]
         return notebook
 
