@@ -38,9 +38,9 @@ MUTANTS = {
         "rounding explains all that is singular": {"if not bound < 1": "if False"},
         "undecidable only where the bound is infinite": {"if not bound < 1": "if np.isinf(bound)"},
         "undecidable comes before equal": {
-            "    if torch.equal(A.double(), B.double()):\n        return \"equal\"\n": "",
-            "    return \"rounding\" if": (
-                "    if torch.equal(A.double(), B.double()):\n        return \"equal\"\n    return \"rounding\" if"
+            '    if torch.equal(A.double(), B.double()):\n        return "equal"\n': "",
+            '    return "rounding" if': (
+                '    if torch.equal(A.double(), B.double()):\n        return "equal"\n    return "rounding" if'
             ),
         },
     },
