@@ -48,6 +48,23 @@ def test_points_add_to_a_hundred_and_most_are_automatic(name):
     assert 70 <= points["probe"] <= 85
 
 
+def test_an_assignment_goes_out_when_what_it_speaks_of_has_been_taught():
+    """By the table of weeks in the guide for instructors."""
+    taught, known = set(), {}
+    guide = (runs.FOLDER.parent / "chapters" / "instructors.md").read_text(encoding="utf-8")
+    for week in re.findall(r"^\| \d+ \| .*$", guide, flags=re.MULTILINE):
+        taught |= set(re.findall(r"\]\(0?(\d+)_\w+\.ipynb\)", week))
+        known |= {
+            name: set(taught) for name in re.findall(r"hand out (?:the )?\[[^]]*\]\(assignments/(\w+)\.md\)", week)
+        }
+    assert sorted(known) == runs.NAMES
+    for name in runs.NAMES:
+        text = " ".join(cell.source for cell in load(name).cells)
+        spoken = set(re.findall(r"\d+", " ".join(re.findall(r"[Cc]hapters? (\d+(?:(?:,| and| to) \d+)*)", text))))
+        assert spoken, name
+        assert spoken <= known[name], (name, spoken - known[name])
+
+
 @everyday
 def test_every_special_cell_is_in_the_graders_format(name):
     seen = []
