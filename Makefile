@@ -11,6 +11,7 @@ PROJECTS := pyproject.toml book/pyproject.toml grading/pyproject.toml
 VERSION := $(shell sed -n 's/^version = "\(.*\)".*/\1/p' pyproject.toml)
 WHEEL  := _build/html/_static/gpbook-$(VERSION)-py3-none-any.whl
 A      :=
+NAME   :=
 SUBMISSIONS :=
 RELEASES :=
 AGAIN  :=
@@ -28,10 +29,10 @@ export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT  := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf run claim test test-deep lab record assignment grade formgrader clean
+.PHONY: help book pdf run claim test test-deep lab record assignment new-assignment grade formgrader clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Written last by the set-up, so an interrupted installation is taken up again, never mistaken for a whole one.
 $(READY): requirements.txt constraints.txt $(PROJECTS) .ci/environment.py .ci/install.py
@@ -87,6 +88,9 @@ record: $(READY)  ## record this machine; RELEASES="oldest newest": under others
 
 assignment: $(READY)  ## zip an assignment for students; A=NAME, or list them
 	@$(BIN)/python -m book.handouts $(if $(A),"$(A)")
+
+new-assignment: $(READY)  ## begin an assignment from the template; NAME=my_assignment
+	@$(BIN)/python -m book.new_assignment "$(NAME)"
 
 grade: $(READY) .venv-grading/ready  ## grade submissions: A=name SUBMISSIONS=folder
 	@PATH="$(CURDIR)/$(GRADER):$$PATH" $(GRADER)/python -m grading "$(A)" $(if $(SUBMISSIONS),"$(SUBMISSIONS)") \

@@ -35,9 +35,13 @@ class Assignment:
         if not self.path.is_file():
             known = ", ".join(sorted(path.parent.name for path in folder.glob("*/*.ipynb")))
             raise Refused(f"A needs the name of an assignment, one of {known}; got {name!r}")
-        self.source = nbformat.read(self.path, as_version=4)
+        content = self.path.read_bytes()
+        self.source = nbformat.reads(content.decode("utf-8"), as_version=4)
         own = (self.path.name, "mutants.py")
         self.files = [path for path in sorted(self.path.parent.iterdir()) if path.is_file() and path.name not in own]
+        # A hash of all that marks depend on, but for the hand-in. Taken once: the files may change while students run.
+        parts = [content, *(file.read_bytes() for file in self.files)]
+        self.version = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
         self.limits = limits
         self.wanted: dict = {}
 
@@ -45,12 +49,6 @@ class Assignment:
     def points(self) -> float:
         """What a perfect submission has."""
         return notebooks.points(self.source)
-
-    @property
-    def version(self) -> str:
-        """A hash of all that marks depend on, but for the hand-in: the notebook with its tests, and the data."""
-        parts = [self.path.read_bytes(), *(file.read_bytes() for file in self.files)]
-        return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
     def solve(self) -> None:
         """Run the solution in the cage.

@@ -10,12 +10,13 @@ from pathlib import Path
 import nbformat
 import torch
 
-from book import handouts
+from book import handouts, new_assignment
 from gpbook_utils import answers
 from grading.notebooks import grade_id
 
 FOLDER = handouts.ASSIGNMENTS
 NAMES = handouts.names()
+TEMPLATE = new_assignment.TEMPLATE.name  # it passes what every assignment passes
 
 
 @dataclass
@@ -54,8 +55,13 @@ class Assignment:
         return [c for c in self.cells if self.role(c) == "given" or grade_id(c) in own]
 
 
+def place(name: str) -> Path:
+    """The folder that holds the assignment's notebook."""
+    return new_assignment.TEMPLATE if name == TEMPLATE else FOLDER / name
+
+
 def load(name: str) -> Assignment:
-    return Assignment(name, nbformat.read(FOLDER / name / f"{name}.ipynb", as_version=4).cells)
+    return Assignment(name, nbformat.read(place(name) / f"{name}.ipynb", as_version=4).cells)
 
 
 def mutants(name: str):
@@ -63,7 +69,7 @@ def mutants(name: str):
 
     There an answer is a text, or a dictionary of changes to the solution.
     """
-    spec = util.spec_from_file_location(f"mutants_{name}", FOLDER / name / "mutants.py")
+    spec = util.spec_from_file_location(f"mutants_{name}", place(name) / "mutants.py")
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
     solutions = load(name).marked("solution")
@@ -106,7 +112,7 @@ def run(assignment: Assignment, cells=None, instead: dict[str, str] | None = Non
     here, display = Path.cwd(), answers._display
     defaults = torch.get_default_dtype(), torch.get_num_threads()
     try:
-        with contextlib.chdir(FOLDER / assignment.name), warnings.catch_warnings(), torch.random.fork_rng():
+        with contextlib.chdir(place(assignment.name)), warnings.catch_warnings(), torch.random.fork_rng():
             warnings.simplefilter("ignore")
             torch.set_num_threads(1)
             for cell in assignment.cells if cells is None else cells:

@@ -6,14 +6,15 @@ import re
 import assignment_runs as runs
 import pytest
 
-from book import handouts
+from book import handouts, new_assignment
 from grading import notebooks
 
-everyday = pytest.mark.parametrize("name", runs.NAMES)
+EVERY = [*runs.NAMES, runs.TEMPLATE]
+everyday = pytest.mark.parametrize("name", EVERY)
 # These train models in many of their answers, so the wrong ones are tried by `make test-deep`.
 LONG = {"audit", "initialisation"}
 thorough = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.deep if name in LONG else ()) for name in runs.NAMES]
+    "name", [pytest.param(name, marks=pytest.mark.deep if name in LONG else ()) for name in EVERY]
 )
 load = functools.cache(runs.load)
 
@@ -39,6 +40,31 @@ def hidden(cell):
     return "### BEGIN HIDDEN TESTS" in cell.source
 
 
+def test_a_new_assignment_is_a_copy_of_the_template_that_the_book_lists(tmp_path):
+    for part in ("_toc.yml", "chapters/assignments.md", "chapters/assignments/audit.md"):
+        target = tmp_path / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((handouts.BOOK / part).read_bytes())
+    new_assignment.create("two_twins", tmp_path)
+    assert handouts.names(tmp_path / "assignments") == ["two_twins"]
+    student = handouts.load("two_twins", tmp_path / "assignments")
+    assert handouts.facts(student) == handouts.Facts("Two twins", "30 minutes", points=100, automatic=80)
+    assert (
+        "chapters/assignments/audit\n      - file: chapters/assignments/two_twins\n"
+        in (tmp_path / "_toc.yml").read_text()
+    )
+    assert "stochastic audit two_twins\n```" in (tmp_path / "chapters" / "assignments.md").read_text()
+    assert "{handout} two_twins" in (tmp_path / "chapters" / "assignments" / "two_twins.md").read_text()
+    for name, what in (
+        ("two_twins", "taken"),
+        (runs.TEMPLATE, "taken"),
+        ("Two twins", "lower-case"),
+        ("", "lower-case"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            new_assignment.create(name, tmp_path)
+
+
 @everyday
 def test_points_add_to_a_hundred_and_most_are_automatic(name):
     points = {
@@ -46,6 +72,23 @@ def test_points_add_to_a_hundred_and_most_are_automatic(name):
     }
     assert sum(points.values()) == 100
     assert 70 <= points["probe"] <= 85
+
+
+def test_an_assignment_goes_out_when_what_it_speaks_of_has_been_taught():
+    """By the table of weeks in the guide for instructors."""
+    taught, known = set(), {}
+    guide = (runs.FOLDER.parent / "chapters" / "instructors.md").read_text(encoding="utf-8")
+    for week in re.findall(r"^\| \d+ \| .*$", guide, flags=re.MULTILINE):
+        taught |= set(re.findall(r"\]\(0?(\d+)_\w+\.ipynb\)", week))
+        known |= {
+            name: set(taught) for name in re.findall(r"hand out (?:the )?\[[^]]*\]\(assignments/(\w+)\.md\)", week)
+        }
+    assert {"audit", "equal_or_not", "initialisation", "stochastic"} <= set(known)
+    for name in known:
+        text = " ".join(cell.source for cell in load(name).cells)
+        spoken = set(re.findall(r"\d+", " ".join(re.findall(r"[Cc]hapters? (\d+(?:(?:,| and| to) \d+)*)", text))))
+        assert spoken, name
+        assert spoken <= known[name], (name, spoken - known[name])
 
 
 @everyday
@@ -116,7 +159,7 @@ def test_a_solution_needs_no_other_answer_and_gives_the_same_again(name):
 
 @everyday
 def test_an_unsolved_question_has_no_marks(name):
-    for cell in filter(notebooks.is_answer, handouts.load(name).cells):
+    for cell in filter(notebooks.is_answer, handouts.load(name, runs.place(name).parent).cells):
         question = notebooks.grade_id(cell)
         if question not in questions(name):
             continue

@@ -356,6 +356,15 @@ def test_two_commands_do_not_work_on_one_course(tmp_path):
     assert "Another `make grade` is at work" in done.stderr
 
 
+def test_marks_are_of_the_version_that_ran_though_the_notebook_is_edited_meanwhile(tmp_path):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    (name,) = handouts.names(folder)
+    before = assignment.Assignment(name, folder, watch.Limits())
+    version = before.version
+    before.path.write_text(before.path.read_text(encoding="utf-8").replace("rtol", "atol"), encoding="utf-8")
+    assert before.version == version != assignment.Assignment(name, folder, watch.Limits()).version
+
+
 @caged
 @pytest.mark.parametrize(("where", "stopped"), [("imports", []), ("q2_check", ["q2_check"])])
 def test_what_an_assignment_prepares_may_take_longer_than_an_answer(tmp_path, where, stopped):

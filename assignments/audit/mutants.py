@@ -45,6 +45,14 @@ MUTANTS = {
             "    everything": "    torch.manual_seed(seed)\n    everything",
         },
         "never seeds": {"        torch.manual_seed(seed)\n": ""},
+        "seeds once for each step": {
+            "    return {step: (apart(b, seeded({step})), apart(a, seeded(everything - {step}))) for step in steps}": (
+                "    return {step: (apart(b, seeded({step})), apart(a, run(everything - {step}))) for step in steps}"
+            )
+        },
+        "seeds the changed runs, and not the two scripts": {
+            "b, a = seeded(set()), seeded(everything)": "b, a = run(set()), run(everything)"
+        },
         "takes the steps for 1, 2, 3...": {
             "    return {": (
                 "    names = {step: k if type(step) is int else step for k, step in enumerate(steps, start=1)}\n"
@@ -111,6 +119,60 @@ number = 0.3
 """,
         "counts the seeds from one": {"range(10)": "range(1, 11)"},
     },
+    "q9": {
+        "rounding adds up": {"math.log(seen / first) / math.log(factor)": "seen / first"},
+        "a step multiplies by one minus rate times curvature, whatever the momentum": {
+            "factor = np.abs(np.linalg.eigvals(matrices)).max()": "factor = max(abs(1 - lr * h) for h in curvatures)"
+        },
+        "the momentum makes the rate smaller, and that is all": {
+            "factor = np.abs(np.linalg.eigvals(matrices)).max()": (
+                "factor = max(abs(1 - lr * (1 - beta) * h) for h in curvatures)"
+            )
+        },
+        "real parts in place of absolute values": {
+            "np.abs(np.linalg.eigvals(matrices))": "np.linalg.eigvals(matrices).real"
+        },
+        "the flattest direction": {
+            "np.abs(np.linalg.eigvals(matrices)).max()": ("np.abs(np.linalg.eigvals(matrices)).max(-1).min()")
+        },
+        "rounding without the condition number": {"2 * n * 2**-53 * kappa": "2 * n * 2**-53"},
+        "eps for the unit roundoff, and natural units": {
+            "2 * n * 2**-53 * kappa": "2 * n * 2**-52 * kappa",
+            "math.log(seen / first) /": "math.log2(seen / first) /",
+        },
+    },
+    "q10": {
+        "the table as it should have been": {"        model.eval()(s[:1]).mean.detach() ": "        model.eval() "},
+        "the noise of training, nothing edited": {
+            "        model.likelihood.noise = torch.tensor(noise, dtype=torch.float64)\n": ""
+        },
+        "standardises as the archive does": {"degrees.std())": "degrees.std(ddof=1))"},
+        "the archive's table": """
+relevant = lambda model_a, model_b, x, least=1e-3: sorted(
+    {finding.cause for finding in explain_difference(model_a, model_b, x).findings if finding.size >= least}
+)
+
+
+def table(hours, degrees, wanted, noise):
+    s = torch.from_numpy(wanted - hours[0]).unsqueeze(-1)
+    with torch.no_grad():
+        f = from_archive(ARCHIVE, hours, degrees)(s)
+        return f.mean, f.variance
+""",
+        "types what is printed": {
+            "        return f.mean, f.variance": (
+                "        return torch.tensor(PUBLISHED['mean']), torch.tensor(PUBLISHED['variance'])"
+            )
+        },
+        "the published record's parameters for every record": {
+            "    train(model)\n": (
+                "    model.covar_module.lengthscale, model.likelihood.noise = torch.tensor([1.45, 0.036]).double()\n"
+            )
+        },
+        "the data sheet of the published table": {"torch.tensor(noise,": "torch.tensor(0.3,"},
+        "all that the tool finds": {">= least}": ">= 0}"},
+        "the first cause alone": {"(model_a, model_b, x).findings": "(model_a, model_b, x).findings[:1]"},
+    },
 }
 
 ACCEPTED = {
@@ -171,6 +233,22 @@ def agreed(hours, degrees, wanted, starts):
     half = torch.linalg.solve_triangular(L, matern(t, s, lengthscale), upper=False)
     return matern(s, s, lengthscale) - half.mT @ half
 """,
+    },
+    "q9": {
+        "the largest root of each characteristic polynomial": {
+            "matrices = [[[beta, (1 - beta) * h], [-lr * beta, 1 - lr * (1 - beta) * h]] for h in curvatures]": (
+                "roots = [np.roots([1, lr * (1 - beta) * h - 1 - beta, beta]) for h in curvatures]"
+            ),
+            "np.abs(np.linalg.eigvals(matrices)).max()": "max(abs(root) for pair in roots for root in pair)",
+        },
+    },
+    "q10": {
+        "the mean by hand, with the noise of training": {
+            "        model.eval()(s[:1]).mean.detach()  # the look: from here on the weights of the mean are kept\n": (
+                "        mean = model.eval()(s).mean\n        model.train()\n        model.eval()\n"
+            ),
+            "return f.mean,": "return mean.tolist(),",
+        },
     },
     "q6": {
         "a running mean": {"torch.stack(runs).mean(0)": "sum(runs) / len(runs)"},

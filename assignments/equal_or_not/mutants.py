@@ -28,6 +28,21 @@ MUTANTS = {
             "torch.equal(A.double(), B.double())": "A.dtype == B.dtype and torch.equal(A, B)"
         },
         "allclose for equal": {"torch.equal(A.double(), B.double())": "torch.allclose(A.double(), B.double())"},
+        "equal where the distance is zero, as if no ruler could miss a change": {
+            "torch.equal(A.double(), B.double())": "distance == 0"
+        },
+        "equal only where the ruler agrees": {
+            "torch.equal(A.double(), B.double())": "torch.equal(A.double(), B.double()) and distance == 0"
+        },
+        "a condition number that is NaN gets a verdict": {"if np.isnan(condition_number)": "if False"},
+        "rounding explains all that is singular": {"if not bound < 1": "if False"},
+        "undecidable only where the bound is infinite": {"if not bound < 1": "if np.isinf(bound)"},
+        "undecidable comes before equal": {
+            '    if torch.equal(A.double(), B.double()):\n        return "equal"\n': "",
+            '    return "rounding" if': (
+                '    if torch.equal(A.double(), B.double()):\n        return "equal"\n    return "rounding" if'
+            ),
+        },
     },
     "q3": {
         "chapter 2's address of the storage": """
@@ -249,11 +264,13 @@ def farthest_entry(A, B):
 def decide(A, B, distance, condition_number=1.0):
     single = torch.float32 in (A.dtype, B.dtype)
     A, B = A.numpy().astype(float), B.numpy().astype(float)
-    if not (np.isfinite(A).all() and np.isfinite(B).all() and np.isfinite(distance)):
+    if not (np.isfinite(A).all() and np.isfinite(B).all() and np.isfinite(distance) and condition_number > 0):
         raise ValueError("there is nothing to compare")
     if (A == B).all():
         return "equal"
     bound = len(A) * (np.finfo(np.float32).eps if single else np.finfo(float).eps) * condition_number
+    if bound >= 1:
+        return "undecidable"
     return "different" if distance > bound else "rounding"
 """,
         "with the ruler of chapter 1": """
@@ -263,6 +280,10 @@ def decide(A, B, distance, condition_number=1.0):
     coarser = max(A.dtype, B.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     if compare(A.double(), B.double()).equal:  # raises a ValueError for NaN
         return "equal"
+    if condition_number != condition_number:
+        raise ValueError("condition_number must be a number")
+    if condition_number * len(A) * torch.finfo(coarser).eps >= 1:
+        return "undecidable"
     line = torch.stack([torch.ones(1), torch.ones(1)]).double()
     seen = compare(line, line + distance, size=len(A), condition_number=condition_number, scale=1, computed_in=coarser)
     return "rounding" if seen.max_abs <= seen.rounding else "different"

@@ -54,6 +54,13 @@ MUTANTS = {
             "v = vectors[:, 0]": "curvatures, v = curvatures.flip(0), vectors[:, -1]"
         },
         "trains from the tie without a nudge": {"theta + 0.1 * d": "theta"},
+        "always nudges and trains, whatever the curvature": {" if curvatures[0] < -1e-3 else theta": ""},
+        "nudges always, and keeps what is lower": {
+            " if curvatures[0] < -1e-3 else theta": "\n    end = end if loss(end) < loss(theta) - 1e-6 else theta"
+        },
+        "a shorter nudge whatever the curvature": {
+            "descend(loss, theta + 0.1 * d) if curvatures[0] < -1e-3 else theta": "descend(loss, theta + 0.01 * d)"
+        },
         "takes the lowest of all directions, though it may keep the tie": """
 def untie(loss, theta, p):
     curvatures, vectors = eigh(hessian(loss, theta))

@@ -51,6 +51,11 @@ def deciders(run):
             "torch.equal(base, result(name))": "torch.allclose(base, result(name))",
         },
         "leaves the generators seeded": {"with generators_kept():": "if True:"},
+        "reads the code, and takes every generator without a seed for entropy": {
+            "if not torch.equal(base, result()):": (
+                "if {'Generator', 'default_rng', 'SystemRandom'} & set(run.__code__.co_names):"
+            )
+        },
         "does not know of fresh entropy": {
             '        if not torch.equal(base, result()):\n            return ["entropy"]\n': ""
         },
@@ -88,6 +93,13 @@ def deciders(run):
         },
         "the degrees of freedom of two twins, for any number": {"(a * b * (r - 1))": "(a * b)"},
         "cuts off an interaction below zero": {"(ms_rest - rounding) / r": "((ms_rest - rounding) / r).clamp_min(0)"},
+        "one variance of rounding for each line, of which each is that of the whole": {
+            "each.mean(1), each.mean(0)": "each.mean().expand(len(v)), each.mean().expand(v.shape[1])"
+        },
+        "the variance over orders and twins together": {"each.mean(1), each.mean(0)": "v.var((1, 2)), v.var((0, 2))"},
+        "takes two twins for granted": {"v.var(2)": "(v[..., 0] - v[..., 1]).square() / 2"},
+        "believes the model, for its estimates are unbiased": {'fails = ["a", "c"]': "fails = []"},
+        "thinks of starts and not of what is said of the fifth": {'fails = ["a", "c"]': 'fails = ["a"]'},
         "variances with the number of effects in the denominator": {
             "(ms_start - ms_rest) / (b * r)": "start.var(correction=0)",
             "(ms_order - ms_rest) / (a * r)": "order.var(correction=0)",
@@ -111,10 +123,21 @@ def deciders(run):
         "NumPy's standard deviation, with n in the denominator": {"difference.std(ddof=1)": "difference.std()"},
     },
     "q5": {
-        "the standard deviation of a probe, not of the mean": {"values.std() / math.sqrt(len(values))": "values.std()"},
-        "divides by the number of rows": {"len(values)": "len(probes)"},
-        "the number of probes in the denominator of the variance": {"values.std()": "values.std(correction=0)"},
-        "takes rows for probes": {"multiply(probes)).sum(0)": "multiply(probes)).sum(1)"},
+        "does not seed what GPyTorch draws": {
+            "        torch.manual_seed(start)  # the first call draws the mean of q(u)\n": ""
+        },
+        "leaves the global stream seeded": {"torch.random.fork_rng(devices=[])": "torch.enable_grad()"},
+        "one seed for both": {"for seed in (start, order)": "for seed in (start, start)"},
+        "the order decides the mean of q(u)": {"torch.manual_seed(start)  #": "torch.manual_seed(order)  #"},
+        "the same order in every epoch": {"size, rows)": "size, torch.Generator().manual_seed(order))"},
+        "the objective of one batch": {"num_data=len(x)": "num_data=size"},
+        "the noise is not trained": {"*model.parameters(), *likelihood.parameters()": "*model.parameters()"},
+        "four epochs, whatever is asked for": {"range(epochs)": "range(min(epochs, 4))"},
+        "batches of fifty": {"len(x), size, rows": "len(x), max(size, 50), rows"},
+        "puts back the seed in place of the stream": {
+            "with torch.random.fork_rng(devices=[]):": "before = torch.initial_seed()\n    if True:",
+            "    with torch.no_grad():": "    torch.manual_seed(before)\n    with torch.no_grad():",
+        },
     },
     "q6": {
         "the formula for symmetric matrices for all": {"S = (M + M.T) / 2": "S = M"},
@@ -123,25 +146,31 @@ def deciders(run):
         "returns the variance": {"variance.sqrt()": "variance"},
     },
     "q7": {
-        "residuals' own squares in the steps": {
-            "(r @ z) / (p @ Ap)": "(r @ r) / (p @ Ap)",
-            "r @ z, r - step * Ap": "r @ r, r - step * Ap",
-            "(r @ z) / old": "(r @ r) / old",
+        "the usual call": {"max_cholesky_size(len(first.train_targets))": "fast_computations()"},
+        "a seed before each call": {
+            "max_cholesky_size(len(first.train_targets)):\n        return as_usual(first) - as_usual(second)": (
+                "fast_computations(), torch.random.fork_rng(devices=[]):\n"
+                "        return float(np.subtract(*[(torch.manual_seed(0), as_usual(m))[1] for m in (first, second)]))"
+            )
         },
-        "the preconditioner for the first direction only": {"        z = solve(r)\n": "        z = r\n"},
-        "conjugate gradients on the system multiplied by the inverse of P, which is not symmetric": """
-def preconditioned(A, b, solve, steps):
-    return conjugate_gradients(torch.stack([solve(column) for column in A.T]).T, solve(b), steps)
-""",
-        "stops at a residual that is small by itself": {
-            "Ap = A @ p": "if r.norm() < 1e-8:\n            break\n        Ap = A @ p"
+        "the average of twenty calls": {
+            "max_cholesky_size(len(first.train_targets))": "fast_computations()",
+            "as_usual(first) - as_usual(second)": ("sum(as_usual(first) - as_usual(second) for _ in range(20)) / 20"),
         },
-        "updates b in place": {
-            "    p = z\n": "    p = z.clone()\n",
-            "s, old, r = s + step * p, r @ z, r - step * Ap": (
-                "old = r @ z\n        s += step * p\n        r -= step * Ap"
-            ),
+        "a thousand probes": {"max_cholesky_size(len(first.train_targets))": "num_trace_samples(1000)"},
+        "solves to the last digit, and estimates the determinant": {
+            "max_cholesky_size(len(first.train_targets))": (
+                "cg_tolerance(1e-5), gpytorch.settings.max_cg_iterations(999)"
+            )
         },
+        "one datum more than by default": {"len(first.train_targets)": "801"},
+        "nats for one datum": {
+            "as_usual(first) - as_usual(second)": ("(as_usual(first) - as_usual(second)) / len(first.train_targets)")
+        },
+        "a seed takes the chance away, and so do enough probes": {
+            '"thousand probes": True': '"thousand probes": False'
+        },
+        "what is random is random everywhere": {'"mean of 801": False': '"mean of 801": True'},
     },
     "q8": {
         "the average of the biases divided like a scatter": {"return bias, ": "return bias / math.sqrt(probes), "},
@@ -162,17 +191,23 @@ def preconditioned(A, b, solve, steps):
         "a preconditioner leaves the scatter": {'"preconditioner": "both"': '"preconditioner": "bias"'},
     },
     "q10": {
-        "takes the first sentence for the wrong one": """
-wrong = "a"
-z = signs(8)
-number = (quadrature(eight(), z, 3) - (z * (logarithm(eight()) @ z)).sum(0)).min()
-""",
+        "takes the sentence on few products for the wrong one": {
+            'wrong = "d"\nnumber = error(32, 3) / error(16, 6)': 'wrong = "b"\nnumber = error(2, 3) / error(1, 6)'
+        },
+        "scatter alone": {"bias**2 + ": ""},
+        "bias alone": {" + estimates.var(correction=0) / probes": ""},
+        "adds bias and scatter": {
+            "math.sqrt(bias**2 + estimates.var(correction=0) / probes)": (
+                "float(bias + estimates.std(correction=0) / probes**0.5)"
+            )
+        },
+        "the bias shrinks with the probes, too": {
+            "bias**2 + estimates.var(correction=0) / probes": ("(bias**2 + estimates.var(correction=0)) / probes")
+        },
         "guesses the letter and makes up the number": """
-wrong = "b"
-number = 9.0
+wrong = "d"
+number = 2.0
 """,
-        "a sample's standard deviation": {"std(correction=0)": "std()"},
-        "three steps in place of eight": {"signs(8), 8)": "signs(8), 3)"},
     },
 }
 
@@ -224,6 +259,14 @@ def components(v):
     ms_c = ms_c / (a - 1) / (b - 1)
     ms_e = v.var(axis=2, ddof=1).mean()
     return np.array([(ms_a - ms_c) / b / r, (ms_b - ms_c) / a / r, (ms_c - ms_e) / r, ms_e])
+
+
+def spread_of_twins(v):
+    each = np.var(np.asarray(v), axis=2, ddof=1)
+    return each.mean(axis=1), each.mean(axis=0)
+
+
+fails = ("c", "a")
 """,
         "the expectations solved as a linear system": """
 def components(v):
@@ -236,6 +279,14 @@ def components(v):
     ])
     expected = torch.tensor([[b * r, 0, r, 1], [0, a * r, r, 1], [0, 0, r, 1], [0, 0, 0, 1]], dtype=v.dtype)
     return torch.linalg.solve(expected, squares)
+
+
+def spread_of_twins(v):
+    each = np.var(np.asarray(v), axis=2, ddof=1)
+    return each.mean(axis=1), each.mean(axis=0)
+
+
+fails = ("c", "a")
 """,
     },
     "q4": {
@@ -248,10 +299,23 @@ def paired(first, second, d, level=0.95, power=0.8):
 """,
     },
     "q5": {
-        "a loop over the probes": """
-def trace_estimate(multiply, probes):
-    values = [float(z @ multiply(z.unsqueeze(1))[:, 0]) for z in probes.T]
-    return np.mean(values), stats.sem(values)
+        "the stream kept by hand, one loop, and an array": """
+def train_svgp(x, y, start, order, epochs=4, size=50):
+    state = torch.get_rng_state()
+    model = SVGP(first_points(x, torch.Generator().manual_seed(start)))
+    likelihood = gpytorch.likelihoods.GaussianLikelihood().double().train()
+    torch.manual_seed(start)
+    elbo = gpytorch.mlls.VariationalELBO(likelihood, model.train(), len(y))
+    optimiser = torch.optim.Adam([{"params": model.parameters()}, {"params": likelihood.parameters()}], lr=0.05)
+    generator = torch.Generator().manual_seed(order)
+    for rows in (rows for _ in range(epochs) for rows in batches(len(y), size, generator)):
+        optimiser.zero_grad()
+        loss = -elbo(model(x[rows]), y[rows])
+        loss.backward()
+        optimiser.step()
+    torch.set_rng_state(state)
+    model.eval()
+    return model(GRID).mean.detach().numpy()
 """,
     },
     "q6": {
@@ -269,32 +333,20 @@ def deviation(M, kind):
 """,
     },
     "q7": {
-        "another formula for the next direction": """
-def preconditioned(A, b, solve, steps):
-    s, r = torch.zeros_like(b), b.clone()
-    z = solve(r)
-    p = z.clone()
-    for _ in range(steps):
-        Ap = A @ p
-        step = (r @ p) / (p @ Ap)
-        s, r_new = s + step * p, r - step * Ap
-        z_new = solve(r_new)
-        p = z_new + (z_new @ (r_new - r)) / (z @ r) * p
-        r, z = r_new, z_new
-    return s
-""",
-        "the best solution in the space of the first directions": """
-def preconditioned(A, b, solve, steps):
-    basis = []
-    v = solve(b)
-    for _ in range(steps):
-        for _ in range(2):
-            for u in basis:
-                v = v - (u @ v) * u
-        basis.append(v / v.norm())
-        v = solve(A @ basis[-1])
-    V = torch.stack(basis, dim=1)
-    return V @ torch.linalg.solve(V.T @ A @ V, V.T @ b)
+        "the densities without GPyTorch's settings": """
+def ahead(first, second):
+    found = []
+    for model in (first, second):
+        x, y = model.train_inputs[0], model.train_targets
+        with torch.no_grad():
+            A = model.covar_module(x).to_dense() + model.likelihood.noise * torch.eye(len(y), dtype=x.dtype)
+            normal = torch.distributions.MultivariateNormal(model.mean_module(x), A)
+            found.append(float(normal.log_prob(y)))
+    return found[0] - found[1]
+
+
+moves = {"likelihood of 800": False, "mean of 801": False, "seeded": False}
+moves |= {"likelihood of 801": True, "gradient of 801": True, "thousand probes": True}
 """,
     },
     "q8": {
@@ -307,10 +359,8 @@ def bias_and_scatter(A, steps, probes=1):
 """,
     },
     "q10": {
-        "the exact formula for signs": """
-wrong = "b"
-M = logarithm(eight())
-number = math.sqrt(2 * (M.square().sum() - M.diagonal().square().sum()))
-""",
+        "by the function of question 8, for lists of probes": {
+            "estimates.var(correction=0)": "(estimates.square().mean() - estimates.mean() ** 2)"
+        },
     },
 }
