@@ -187,7 +187,7 @@ def chart(
     ]
     columns = len(handles) if width > 6 else 2
     fig.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
-    plots.show(fig, alt=alt, caption=caption, colours=48)
+    plots.show(fig, alt=alt, caption=caption, colours=40)
 
 
 def explore(panels: dict[str, Iterable[Cause]], *, alt: str, caption: str) -> None:
@@ -232,7 +232,7 @@ class _Rows(explorer.Panel):
 
     def __init__(self, title: str, causes: list[Cause], frames: list[tuple[str, torch.dtype]]):
         count = len(causes)
-        ends, ticks = (_LEFT / 10, 1e4), {_LEFT: "equal"} | {10.0**p: f"$10^{{{p}}}$" for p in (-12, -6, 0)}
+        ends, ticks = (_LEFT / 10, 1e5), {_LEFT: "equal"} | {10.0**p: f"$10^{{{p}}}$" for p in (-12, -6, 0)}
         super().__init__(
             xlabel="relative difference", ylabel="", xlim=ends, ylim=(-0.8, count - 0.2), xscale="log", title=title
         )
