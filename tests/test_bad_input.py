@@ -190,6 +190,10 @@ CALLS = {
         "causes": [Cause("a cause", "test", 1, sides)], "alt": "A picture of one cause.", "caption": "A caption.",
         "formats": {"float64": FLOAT}, "quantities": ["prior"], "width": 4.0,
     },
+    "budget.explore": lambda: {
+        "panels": {"one": [Cause("a cause", "test", 1, sides)]}, "alt": "A picture of one cause.",
+        "caption": "A caption with a stop.",
+    },
     "budget.causes.points": lambda: {"dtype": FLOAT, "step": 400},
     "budget.causes.stars": lambda: {"dtype": FLOAT},
     "budget.causes.gp": lambda: {

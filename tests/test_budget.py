@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpbook_utils import budget, plots
+from gpbook_utils import budget, explorer, plots
 from gpbook_utils.budget import cause, causes, largest, measure
 
 SLOW = {causes.instructions, causes.optimiser, causes.batch_order, causes.q_start, causes.grown_order}
@@ -119,7 +119,7 @@ def test_the_chart_has_a_row_for_each_cause_and_a_panel_for_each_format(drawn):
     assert [ax.get_title() for ax in axes] == ["float64", "float32"]
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
     assert labels[:3] == ["twice as large", "twice as large", "a Python float assigned"]  # by family
-    assert labels[3:] == ["test", causes.ROUNDING]
+    assert labels[3:] == ["test", causes.PROGRAM]
     marks = [line for line in axes[1].lines if len(line.get_xdata()) == 1]
     assert len(marks) == 4  # an assigned float is nothing in float32
     at_the_edge = [line for line in marks if line.get_markerfacecolor() == "white"]
@@ -131,3 +131,35 @@ def test_what_a_chart_refuses(drawn):
         budget.chart([], alt="Rows.", caption="Rows.")
     with pytest.raises(ValueError, match=r"quantities\[1\] must be one of 'prior', .*; got 'gradient'"):
         budget.chart([doubled], alt="Rows.", caption="Rows.", quantities=["prior", "gradient"])
+
+
+@pytest.fixture
+def explored(monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        explorer, "show", lambda values, panels, **more: given.update(values=values, panels=panels, **more)
+    )
+    return given
+
+
+def test_the_explorer_shows_each_quantity_and_format_in_turn(explored):
+    budget.explore({"one": [doubled, causes.assigned_float]}, alt="Rows.", caption="Rows.")
+    symbols = ["K", "Σ", "mean", "likelihood"]
+    assert explored["values"] == [f"{name}, {dtype}" for dtype in ("float64", "float32") for name in symbols]
+    (panel,) = explored["panels"]
+    assert panel.frames == 8
+    assert panel._settings["yticklabels"] == ["a Python float assigned", "twice as large"]  # from the lower end
+    assert explored["text"][2] == "posterior mean: 1 of 2 causes leave it equal in every bit."
+    assert explored["text"][6] == "posterior mean: 1 of 1 causes leave it equal in every bit."
+    (_, grey), (_, filled), (_, hollow) = panel._items
+    at = [{int(row): value for row, value in zip(frame["y"], frame["x"], strict=True)} for frame in filled]
+    assert at[0] == {1: 1.0, 0: measure(causes.assigned_float)["prior"]} and at[6] == {-9: 1.0}
+    assert [list(frame["y"]) for frame in hollow] == [[-9]] * 2 + [[1]] + [[-9]] * 3 + [[1]] + [[-9]]
+    assert [list(frame["y"]) for frame in grey] == [[1, 0]] * 4 + [[1]] * 4
+
+
+def test_what_the_explorer_refuses(explored):
+    with pytest.raises(ValueError, match=r"panels\['none'\] must be at least one cause"):
+        budget.explore({"none": []}, alt="Rows.", caption="Rows.")
+    with pytest.raises(ValueError, match=r"panels\['one'\]\[0\] must be a Cause"):
+        budget.explore({"one": ["row order"]}, alt="Rows.", caption="Rows.")

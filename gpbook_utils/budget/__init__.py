@@ -4,6 +4,17 @@ This room may touch every other but ``diagnose`` and ``sweeps``. The causes of t
 :mod:`gpbook_utils.budget.causes`.
 """
 
-from gpbook_utils.budget.measuring import FORMATS, QUANTITIES, Cause, Sides, cause, chart, largest, measure, says
+from gpbook_utils.budget.measuring import (
+    FORMATS,
+    QUANTITIES,
+    Cause,
+    Sides,
+    cause,
+    chart,
+    explore,
+    largest,
+    measure,
+    says,
+)
 
-__all__ = ["FORMATS", "QUANTITIES", "Cause", "Sides", "cause", "chart", "largest", "measure", "says"]
+__all__ = ["FORMATS", "QUANTITIES", "Cause", "Sides", "cause", "chart", "explore", "largest", "measure", "says"]

@@ -263,7 +263,7 @@ def far_date(dtype: torch.dtype) -> Sides:
     return _gaussian(alone), _gaussian(together[:40])
 
 
-@cause("a Python float assigned", ROUNDING, chapter=2, formats=DOUBLE)
+@cause("a Python float assigned", PROGRAM, chapter=2, formats=DOUBLE)
 def assigned_float(dtype: torch.dtype) -> Sides:
     """A lengthscale of 0.3, as a tensor and as a float, which GPyTorch rounds to float32."""
     a, b = gp(dtype, lengthscale=0.3), gp(dtype)

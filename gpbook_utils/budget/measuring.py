@@ -18,7 +18,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gpbook_utils import arguments, plots
+from gpbook_utils import arguments, explorer, plots
 from gpbook_utils.compare import compare
 from gpbook_utils.models import marginal_likelihood, posterior, prior_covariance
 
@@ -28,6 +28,7 @@ QUANTITIES = {
     "mean": "posterior mean",
     "likelihood": "log marginal likelihood",
 }
+_SYMBOLS = {"prior": "K", "covariance": "Σ", "mean": "mean", "likelihood": "likelihood"}  # where room is short
 FORMATS = (torch.float64, torch.float32)
 _LEFT = 1e-19  # where the figures draw an exact zero
 _MARKERS = dict(zip(QUANTITIES, "os^D", strict=True))
@@ -184,8 +185,78 @@ def chart(
     handles = [
         axes[0][0].plot([], [], _MARKERS[q], color=_colour(q), markersize=5, label=QUANTITIES[q])[0] for q in quantities
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
-    plots.show(fig, alt=alt, caption=caption, colours=32)
+    columns = len(handles) if width > 6 else 2
+    fig.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    plots.show(fig, alt=alt, caption=caption, colours=40)
+
+
+def explore(panels: dict[str, Iterable[Cause]], *, alt: str, caption: str) -> None:
+    """Display causes with a slider over quantities and formats: a row each, in panels that stay in place.
+
+    A blue disc is the quantity and the format of the slider, at the left edge and hollow where both sides are equal. A
+    small grey one is the largest of the four quantities in that format, so a row shows what moved when its own did not.
+
+    Args:
+        panels: titles of the panels and their causes.
+        alt: as in :func:`gpbook_utils.explorer.show`.
+        caption: as in :func:`gpbook_utils.explorer.show`.
+
+    Raises:
+        ValueError: if there is no panel, or one has no cause, or an argument is of another kind.
+    """
+    rows = {
+        title: arguments.items(f"panels[{title!r}]", some)
+        for title, some in arguments.mapping("panels", panels).items()
+    }
+    for title, some in rows.items():
+        for place, one in enumerate(some):
+            arguments.instance(f"panels[{title!r}][{place}]", one, Cause, "a Cause")
+        arguments.need(bool(some), f"panels[{title!r}]", "at least one cause", "none")
+    frames = [(quantity, dtype) for dtype in FORMATS for quantity in QUANTITIES]
+    names = [f"{_SYMBOLS[quantity]}, {str(dtype).removeprefix('torch.')}" for quantity, dtype in frames]
+    said = []
+    for quantity, dtype in frames:
+        found = [measure(c, dtype)[quantity] for some in rows.values() for c in some if _moves(c, quantity, dtype)]
+        said.append(f"{QUANTITIES[quantity]}: {found.count(0)} of {len(found)} causes leave it equal in every bit.")
+    drawn = [_Rows(title, some, frames) for title, some in rows.items()]
+    explorer.show(names, drawn, label="Show", text=said, alt=alt, caption=caption, start=1)
+
+
+def _moves(cause: Cause, quantity: str, dtype: torch.dtype) -> bool:
+    """Whether a cause exists in a format and says something of a quantity."""
+    return dtype in cause.formats and quantity in measure(cause, dtype)
+
+
+class _Rows(explorer.Panel):
+    """A panel of the explorer whose vertical axis names causes, the first one at its upper end."""
+
+    def __init__(self, title: str, causes: list[Cause], frames: list[tuple[str, torch.dtype]]):
+        count = len(causes)
+        ends, ticks = (_LEFT / 10, 1e5), {_LEFT: "equal"} | {10.0**p: f"$10^{{{p}}}$" for p in (-12, -6, 0)}
+        super().__init__(
+            xlabel="relative difference", ylabel="", xlim=ends, ylim=(-0.8, count - 0.2), xscale="log", title=title
+        )
+        self._settings |= {"xticks": list(ticks), "xticklabels": list(ticks.values()), "yticks": range(count)}
+        self._settings |= {"yticklabels": [cause.name for cause in reversed(causes)]}
+        height = dict(zip(causes, reversed(range(count)), strict=True))
+        self._discs([{height[c]: largest(c, d) for c in causes if d in c.formats} for _, d in frames], plots.GREY, 5)
+        shown = [{height[c]: measure(c, d)[q] for c in causes if _moves(c, q, d)} for q, d in frames]
+        for hollow in (False, True):
+            some = [{row: value for row, value in found.items() if (value == 0) == hollow} for found in shown]
+            self._discs(some, plots.BLUE, 9, hollow)
+
+    def _discs(self, found: list[dict[int, float]], colour: str, size: float, hollow: bool = False) -> None:
+        """One array a frame; a frame with none has a disc outside of the axes."""
+        outside = {-9: 1.0}
+        xs = [[max(value, _LEFT) for value in (one or outside).values()] for one in found]
+        self.points(xs, [list(one or outside) for one in found], colour=colour, size=size, hollow=hollow)
+
+    def _draw(self, ax, frames) -> None:
+        super()._draw(ax, frames)
+        ax.minorticks_off()
+        ax.tick_params(axis="y", length=0, labelsize=8)
+        ax.tick_params(axis="x", labelsize=9)
+        ax.grid(axis="y", linewidth=0.4, alpha=0.4)
 
 
 def _places(causes: list[Cause]) -> tuple[list[float], dict[str, float]]:
