@@ -5,6 +5,7 @@ import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from gpbook_utils import data, inducing
 from gpbook_utils.models import ExactModel, VariationalModel, posterior, variational_bound
@@ -226,6 +227,19 @@ def test_progress_is_silent_unless_asked_for(capsys):
     assert capsys.readouterr() == ("", "")
     fit_some(steps=2, progress=True, members=2)
     assert "8/8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("members", "workers"), [(2, 1), (R, 1), (R, 2)])
+def test_progress_moves_with_every_step_in_this_process(members, workers, monkeypatch):
+    moves = []
+
+    class Bar(tqdm):
+        def update(self, n=1):
+            moves.extend([n] * (n > 0))
+
+    monkeypatch.setattr(minibatches, "tqdm", Bar)
+    fit_some(steps=3, members=members, workers=workers)
+    assert moves == [members] * (3 * R // members)
 
 
 def test_float32_stays_float32():
