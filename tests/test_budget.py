@@ -9,7 +9,7 @@ from gpytorch.kernels import RBFKernel
 
 from gpbook_utils import budget, plots
 from gpbook_utils.budget import cause, causes, largest, measure
-from gpbook_utils.models import marginal_likelihood
+from gpbook_utils.models import ExactModel, marginal_likelihood
 
 SLOW = {causes.instructions, causes.optimiser, causes.batch_order, causes.q_start, causes.grown_order}
 QUICK = [c for c in causes.CAUSES if c not in SLOW]
@@ -94,6 +94,23 @@ def test_the_yardstick_is_one_per_cent_of_the_noise_variance():
         expected = causes.says(causes.gp(torch.float64, noise=noise))
         for name, value in side.items():
             torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("one", "n"),
+    [(causes.threads, 731), (causes.jitter, 366), (causes.probes, 801), (causes.aliased, 366), (causes.years_ad, 122)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_cause_has_as_many_data_as_it_says(one, n, monkeypatch):
+    sizes, init = set(), ExactModel.__init__
+
+    def counted(self, x, *args, **options):
+        sizes.add(len(x))
+        init(self, x, *args, **options)
+
+    monkeypatch.setattr(ExactModel, "__init__", counted)
+    one(torch.float32)
+    assert sizes == {n}
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,13 @@ def test_what_fails_fails_alone():
     assert result.best not in result.failures and "2 failed" in repr(result)
 
 
+def test_what_fails_is_named_by_its_place_among_all_batches():
+    scales = torch.tensor([3.0, 3.0, 3.0, 3.0, 10.0], dtype=X.dtype)
+    result = fit_minibatches(make_poisoned, X, Y, {SCALE: scales}, batch_size=50, orders=None, steps=2, members=3)
+    assert result.failures == {4: "the covariance has NaN entries, at step 0"}
+    assert result.steps.tolist() == [2, 2, 2, 2, 0]
+
+
 def test_what_fails_on_the_way_keeps_its_path():
     starts = {Z: STARTS[Z][:2], SCALE: torch.tensor([3.0, 0.6], dtype=X.dtype)}  # at first it falls, below 0.5 in one
     options = {"batch_size": 50, "orders": [0, 1], "steps": 6, "lr": 0.1, "record": 1}
