@@ -185,6 +185,10 @@ def test_the_chart_has_a_row_for_each_cause_and_a_panel_for_each_format(drawn):
     assert not any(label.get_visible() for label in axes[1].get_yticklabels())  # rows are named once
     assert labels[:3] == ["twice as large", "twice as large", "a Python float assigned"]  # by family
     assert labels[3:] == ["test", causes.ROUNDING]
+    bold = [label.get_text() for label in axes[0].get_yticklabels() if label.get_fontweight() == "bold"]
+    assert bold == labels[3:]
+    powers = [f"$10^{{{power}}}$" for power in (-15, -10, -5, 0)]
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == ["equal", *powers]
     marks = [line for line in axes[1].lines if len(line.get_xdata()) == 1]
     assert len(marks) == 4  # an assigned float is nothing in float32
     at_the_edge = [line for line in marks if line.get_markerfacecolor() == "white"]
