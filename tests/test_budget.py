@@ -139,6 +139,22 @@ def test_two_trainings_differ_in_what_the_cause_names(one, runs, monkeypatch):
     assert sorted((adam.param_groups[0]["lr"], steps) for adam, steps in taken.items()) == runs
 
 
+@pytest.mark.parametrize(("one", "differs"), [(causes.batch_order, "orders"), (causes.q_start, "seeds")])
+def test_two_members_differ_in_one_kind_of_chance(one, differs, monkeypatch):
+    given, asked = {}, []
+
+    class Ends:
+        def model(self, member):
+            asked.append(member)
+            return {}, None
+
+    monkeypatch.setattr(causes, "fit_minibatches", lambda *_, **options: given.update(options) or Ends())
+    monkeypatch.setattr(causes, "sparse_says", dict)
+    monkeypatch.setattr(causes, "_variational", causes._variational.__wrapped__)
+    one(torch.float64)
+    assert {name for name in ("orders", "seeds") if len({given[name][member] for member in asked}) > 1} == {differs}
+
+
 def test_seven_points_of_a_gp_end_at_two_optima():
     short, long = (causes.seven(start) for start in (1.0, 10.0))
     rng = np.random.default_rng(0)
