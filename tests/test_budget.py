@@ -171,6 +171,13 @@ def test_seven_points_of_a_gp_end_at_two_optima():
     assert long.covar_module.lengthscale > 2 * short.covar_module.lengthscale
 
 
+def test_the_clamp_is_seen_where_only_the_unit_is_another():
+    (plain,), (clamped,) = (side.values() for side in causes.clamp(torch.float64))
+    expected = 1e-12 * causes.says(causes.gp(torch.float64))["covariance"].diagonal()
+    torch.testing.assert_close(plain, expected, rtol=1e-6, atol=0)
+    assert (clamped > 10 * plain).all() and len(clamped.unique()) == 1
+
+
 def test_names_and_chapters():
     names = [c.name for c in causes.CAUSES]
     assert len(set(names)) == len(names) == 38
