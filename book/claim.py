@@ -67,7 +67,7 @@ def follow(root: Path, chapter: str, id: str, report=print) -> list[str]:
     if id not in (root / "CHANGELOG.md").read_text(encoding="utf-8"):
         missing.append("its name in CHANGELOG.md, under the next release")
     if not any(ledger.verdict_in(record, claim) not in (None, "stale") for record in _records(root)):
-        missing.append("a machine that recorded it: `make record` on yours, once all else is done")
+        missing.append(f"a machine that recorded it: `make record C={chapter}` on yours, once all else is done")
     return missing
 
 

@@ -19,10 +19,11 @@ from gpbook_utils.machines import bits, machine, records
 
 
 def sharing(record: dict, others: list[dict]) -> list[str]:
-    """One line for each other record: on how many claims and how many results in bits the two agree.
+    """One line for each other record that can be compared: on how many claims and results in bits the two agree.
 
     >>> claim = {"verdict": "holds", "measured": "", "digest": "x"}
-    >>> sharing({"machine": "a", "claims": {"one": claim}}, [{"machine": "b", "claims": {"one": claim, "two": claim}}])
+    >>> others = [{"machine": "b", "claims": {"one": claim, "two": claim}}, {"machine": "c", "claims": {"two": claim}}]
+    >>> sharing({"machine": "a", "claims": {"one": claim}}, others)
     ['b: same verdict on 1 of 1 claims; its bits are not comparable']
     """
     lines = []
@@ -33,6 +34,8 @@ def sharing(record: dict, others: list[dict]) -> list[str]:
             if other["claims"].get(id, {}).get("digest") == entry["digest"]
         ]
         same = bits.shared(records.hashes(record), records.hashes(other))
+        if not verdicts and not same:
+            continue
         in_bits = f"same bits of {sum(same.values())} of {len(same)} results" if same else "its bits are not comparable"
         agreeing = sum(a == b for a, b in verdicts)
         lines.append(f"{other['machine']}: same verdict on {agreeing} of {len(verdicts)} claims; {in_bits}")

@@ -1,10 +1,15 @@
 """The budget: two sides on one ruler, measured once, and no cause leaves a trace in the process."""
 
+import collections
+
+import numpy as np
 import pytest
 import torch
+from gpytorch.kernels import RBFKernel
 
 from gpbook_utils import budget, explorer, plots
 from gpbook_utils.budget import cause, causes, largest, measure
+from gpbook_utils.models import ExactModel, marginal_likelihood
 
 SLOW = {causes.instructions, causes.optimiser, causes.batch_order, causes.q_start, causes.grown_order}
 QUICK = [c for c in causes.CAUSES if c not in SLOW]
@@ -91,6 +96,88 @@ def test_the_yardstick_is_one_per_cent_of_the_noise_variance():
             torch.testing.assert_close(value, expected[name], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("one", "n"),
+    [(causes.threads, 731), (causes.jitter, 366), (causes.probes, 801), (causes.aliased, 366), (causes.years_ad, 122)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_cause_has_as_many_data_as_it_says(one, n, monkeypatch):
+    sizes, init = set(), ExactModel.__init__
+
+    def counted(self, x, *args, **options):
+        sizes.add(len(x))
+        init(self, x, *args, **options)
+
+    monkeypatch.setattr(ExactModel, "__init__", counted)
+    one(torch.float32)
+    assert sizes == {n}
+
+
+@pytest.mark.parametrize(
+    ("one", "runs"),
+    [
+        (causes.learning_rate, [(0.05, 50), (0.1, 50)]),
+        (causes.stopping, [(0.1, 50), (0.1, 100)]),
+        (causes.adam_seed, [(0.1, 50)] * 2),
+        (causes.column, [(0.1, 50)] * 2),
+        (causes.shared_likelihood, [(0.1, 50)] * 2),
+        (causes.shared_kernel, [(0.1, 50)] * 3),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_two_trainings_differ_in_what_the_cause_names(one, runs, monkeypatch):
+    """The rate and the number of steps of each Adam."""
+    causes._trained.cache_clear(), causes._after.cache_clear()
+    taken, step = collections.Counter(), torch.optim.Adam.step
+
+    def counted(self, closure=None):
+        taken[self] += 1
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    one(torch.float32)
+    assert sorted((adam.param_groups[0]["lr"], steps) for adam, steps in taken.items()) == runs
+
+
+@pytest.mark.parametrize(("one", "differs"), [(causes.batch_order, "orders"), (causes.q_start, "seeds")])
+def test_two_members_differ_in_one_kind_of_chance(one, differs, monkeypatch):
+    given, asked = {}, []
+
+    class Ends:
+        def model(self, member):
+            asked.append(member)
+            return {}, None
+
+    monkeypatch.setattr(causes, "fit_minibatches", lambda *_, **options: given.update(options) or Ends())
+    monkeypatch.setattr(causes, "sparse_says", dict)
+    monkeypatch.setattr(causes, "_variational", causes._variational.__wrapped__)
+    one(torch.float64)
+    assert {name for name in ("orders", "seeds") if len({given[name][member] for member in asked}) > 1} == {differs}
+
+
+def test_seven_points_of_a_gp_end_at_two_optima():
+    short, long = (causes.seven(start) for start in (1.0, 10.0))
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(np.sort(10 * rng.random(7) - 5)).unsqueeze(-1)
+    kernel = RBFKernel().double()
+    kernel.lengthscale = torch.tensor(1.0, dtype=torch.float64)
+    system = kernel(x).to_dense().detach() + 0.1 * torch.eye(7)
+    y = torch.linalg.cholesky(system) @ torch.from_numpy(rng.standard_normal(7))
+    for model in (short, long):
+        torch.testing.assert_close((model.train_inputs[0], model.train_targets), (x, y))
+        marginal_likelihood(model).backward()
+        slopes = [p.grad.abs().max() for p in model.parameters() if p.requires_grad]
+        assert len(slopes) == 2 and max(slopes) < 1e-6
+    assert long.covar_module.lengthscale > 2 * short.covar_module.lengthscale
+
+
+def test_the_clamp_is_seen_where_only_the_unit_is_another():
+    (plain,), (clamped,) = (side.values() for side in causes.clamp(torch.float64))
+    expected = 1e-12 * causes.says(causes.gp(torch.float64))["covariance"].diagonal()
+    torch.testing.assert_close(plain, expected, rtol=1e-6, atol=0)
+    assert (clamped > 10 * plain).all() and len(clamped.unique()) == 1
+
+
 def test_names_and_chapters():
     names = [c.name for c in causes.CAUSES]
     assert len(set(names)) == len(names) == 38
@@ -118,8 +205,13 @@ def test_the_chart_has_a_row_for_each_cause_and_a_panel_for_each_format(drawn):
     axes = fig.axes
     assert [ax.get_title() for ax in axes] == ["float64", "float32"]
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert not any(label.get_visible() for label in axes[1].get_yticklabels())  # rows are named once
     assert labels[:3] == ["twice as large", "twice as large", "a Python float assigned"]  # by family
     assert labels[3:] == ["test", causes.PROGRAM]
+    bold = [label.get_text() for label in axes[0].get_yticklabels() if label.get_fontweight() == "bold"]
+    assert bold == labels[3:]
+    powers = [f"$10^{{{power}}}$" for power in (-15, -10, -5, 0)]
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == ["equal", *powers]
     marks = [line for line in axes[1].lines if len(line.get_xdata()) == 1]
     assert len(marks) == 4  # an assigned float is nothing in float32
     at_the_edge = [line for line in marks if line.get_markerfacecolor() == "white"]

@@ -41,7 +41,7 @@ def test_a_claim_is_followed_until_nothing_lacks(root, capsys):
     (root / "plans" / "07_even.toml").write_text(SABOTAGE)
     (root / "CHANGELOG.md").write_text("# Changelog\n\n- `two-even` is new.\n")
     missing = claim.follow(root, "even", "two-even", said.append)
-    assert "sabotage  refutes it" in said and missing == [missing[0]] and "make record" in missing[0]
+    assert "sabotage  refutes it" in said and missing == [missing[0]] and "make record C=even" in missing[0]
 
 
 def test_a_sabotage_that_does_not_refute_and_a_sentence_that_lacks(root, capsys):

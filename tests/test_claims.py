@@ -1,5 +1,6 @@
 """Claims: their verdicts, their three forms, and what bad input gets."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -51,6 +52,14 @@ def stored(id, verdict="holds"):
 )
 def test_verdicts(check, verdict):
     assert check.verdict == verdict
+
+
+def test_an_outcome_cannot_be_edited():
+    check = below(2, 1, reason=WHY)
+    for one in (check, claims.Decision("a", "", check, claims.FINDING)):
+        for field in dataclasses.fields(one):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(one, field.name, claims.HOLDS)
 
 
 def test_slack_is_the_factor_to_the_nearer_bound():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from gpbook_utils import data, inducing
 from gpbook_utils.models import ExactModel, VariationalModel, posterior, variational_bound
@@ -208,6 +209,13 @@ def test_what_fails_fails_alone():
     assert result.best not in result.failures and "2 failed" in repr(result)
 
 
+def test_what_fails_is_named_by_its_place_among_all_batches():
+    scales = torch.tensor([3.0, 3.0, 3.0, 3.0, 10.0], dtype=X.dtype)
+    result = fit_minibatches(make_poisoned, X, Y, {SCALE: scales}, batch_size=50, orders=None, steps=2, members=3)
+    assert result.failures == {4: "the covariance has NaN entries, at step 0"}
+    assert result.steps.tolist() == [2, 2, 2, 2, 0]
+
+
 def test_what_fails_on_the_way_keeps_its_path():
     starts = {Z: STARTS[Z][:2], SCALE: torch.tensor([3.0, 0.6], dtype=X.dtype)}  # at first it falls, below 0.5 in one
     options = {"batch_size": 50, "orders": [0, 1], "steps": 6, "lr": 0.1, "record": 1}
@@ -226,6 +234,19 @@ def test_progress_is_silent_unless_asked_for(capsys):
     assert capsys.readouterr() == ("", "")
     fit_some(steps=2, progress=True, members=2)
     assert "8/8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("members", "workers"), [(2, 1), (R, 1), (R, 2)])
+def test_progress_moves_with_every_step_in_this_process(members, workers, monkeypatch):
+    moves = []
+
+    class Bar(tqdm):
+        def update(self, n=1):
+            moves.extend([n] * (n > 0))
+
+    monkeypatch.setattr(minibatches, "tqdm", Bar)
+    fit_some(steps=3, members=members, workers=workers)
+    assert moves == [members] * (3 * R // members)
 
 
 def test_float32_stays_float32():

@@ -109,6 +109,15 @@ def test_null_control(kernel, dtype):
     assert bitwise_equal(a, b, X.to(dtype)) == {"prior": True, "posterior": False, "likelihood": False}
 
 
+def test_trend_and_season_starts_as_its_formula_says():
+    """Ten years and one year; outputscales and the season's lengthscale are GPyTorch's default, log 2."""
+    model, default = ExactModel(X, Y, trend_and_season()), math.log(2)
+    gap = X - X.mT
+    season = torch.exp(-2 * torch.sin(math.pi * gap) ** 2 / default)
+    K = default * torch.exp(-((gap / 10) ** 2) / 2) + default * season
+    torch.testing.assert_close(prior_covariance(model, X), K, rtol=1e-6, atol=0)  # defaults are set in float32
+
+
 def test_trend_and_season_keeps_its_year():
     model = ExactModel(X, Y, trend_and_season())
     fit(model, steps=3)
@@ -150,7 +159,10 @@ def test_training_in_turns_is_training_alone_unless_something_is_shared():
     [
         (X, Y.unsqueeze(-1), r"Call y.squeeze\(-1\)"),
         (X.squeeze(-1), Y, r"x must have shape \(n, d\)"),
-        (X, Y[:3], r"got \(8, 1\) and \(3,\)"),
+        (X, Y[:3], r"got \(8, 1\) and \(3,\)$"),
+        (X[:3], Y, r"got \(3, 1\) and \(8,\)$"),
+        (X, Y[:1], r"got \(8, 1\) and \(1,\)$"),  # squeezing would not help
+        (X, Y.expand(2, 8).mT, r"got \(8, 1\) and \(8, 2\)$"),
         (X[:0], Y[:0], "x is empty"),
         (X, Y.float(), "one dtype"),
         (X.int(), Y, "x must be a dense floating-point tensor; got Tensor of torch.int32"),

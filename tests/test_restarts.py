@@ -280,6 +280,7 @@ def test_squared_differences_are_those_of_the_points_at_hand():
     for x in [PLANE, PLANE + 1, 2 * PLANE, *(PLANE[:k] for k in range(1, 20)), PLANE]:
         torch.testing.assert_close(covariances(kernel, x), kernel(x).to_dense(), rtol=0, atol=1e-13)
         assert len(covariances.kept) <= 8
+    assert len(covariances.kept) == 8  # for as many parts of a kernel, which are asked for in turn
 
 
 @pytest.mark.parametrize("nu", [0.5, 1.5, 2.5, np.inf])
@@ -358,6 +359,9 @@ def test_what_fails_as_a_whole_batch_is_tried_one_by_one(make, closed_form):
     assert result.failures[1] == "the covariance is not positive definite, at step 0"
     single = fit_restarts(make, {"covar_module.outputscale": [2.0]}, steps=2, closed_form=closed_form)
     torch.testing.assert_close(result.losses[3:], single.losses, rtol=0, atol=1e-11)
+    pair = fit_restarts(make, {"covar_module.outputscale": [100.0, 2.0]}, steps=2, closed_form=closed_form)
+    assert set(pair.failures) == {0}
+    torch.testing.assert_close(pair.losses[1:], single.losses, rtol=0, atol=1e-11)
 
 
 def test_what_fails_on_the_way_keeps_its_path():
