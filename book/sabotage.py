@@ -51,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLANS = ROOT / "tests" / "sabotage"
 CHAPTERS = ROOT / "chapters"
 TIMEOUT = 300.0  # seconds for one cell; a whole chapter takes less than 60 on two quiet cores, and CI is not quiet
-LITERAL_CLAIM = re.compile(r"""\bclaim\(\s*["']([^"']+)["']""")
+LITERAL_CLAIM = re.compile(r"""\bdecide\(\s*["']([^"']+)["']""")
 
 
 @dataclass(frozen=True)

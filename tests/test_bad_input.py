@@ -126,9 +126,7 @@ CALLS = {
     "claims.unobservable": lambda: {"reason": "no GPU"},
     "claims.decide": lambda: {"id": "a-claim", "outcome": True, "check": "A sentence."},
     "claims.exponent": lambda: {"x": [1, 2, 3], "y": [1, 4, 9], "expected": 2, "tol": 0.1, "reason": "A reason."},
-    "claims.ClaimTable": lambda: {"claims": []},
-    "claims.table": dict,
-    "claims.digest": lambda: {"stored": {"sentence": "Two is even.", "bound": ""}},
+    "claims.digest": lambda: {"stored": {"id": "two-even", "kind": "finding", "bound": ""}},
     "compare.compare": lambda: {
         "a": EYE.clone(), "b": EYE.clone(), "condition_number": 2.0, "size": 3, "scale": 1.0, "computed_in": FLOAT
     },
@@ -243,7 +241,6 @@ FITS = {
     r"budget\.causes\.gp\.data": "None",
     r"budget\.chart\.width": "1.5",
     r"budget\.chart\.(alt|caption)": "text",  # of which plots.show asks more
-    r"claims\.ClaimTable\.claims": "list, no rows",
     r"claims\.(above|below|near|within)\.measured": "-1, 0, 1.5, nan, inf",
     r"claims\.(above|below|within)\.(bound|low|high)": "1.5",
     r"claims\.near\.(reference|rtol)": "1.5",

@@ -38,9 +38,10 @@ def test_what_goes_wrong_is_said(function, arguments, said):
 
 def test_what_does_not_end_is_ended(monkeypatch):
     monkeypatch.setattr(guarded, "SECONDS", 1)
+    before = multiprocessing.active_children()  # of other tests
     with pytest.raises(guarded.Failed, match="took longer than 1 s"):
         guarded.call(endless)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
 def test_a_large_file_is_not_written(monkeypatch, tmp_path):

@@ -261,17 +261,6 @@ def test_a_folk_sentence_stands_only_while_its_claims_hold():
         FolkAnswer([a_claim()], [FOLK | {"judgement": "true"}])
 
 
-def test_where_a_reason_says_that_machines_agree_they_do():
-    """A bound that rests on measured values alone, with a margin, needs values that do not depend on the machine."""
-    book = stored_claims.read_all(path for path in notebooks.chapters("chapters") if path.name != notebooks.LEDGER)
-    resting = {claim["id"]: claim for claim in book if "machines agree" in claim["reason"]}
-    assert resting
-    for id, claim in resting.items():
-        entries = [record["claims"][id] for record in records.load("records") if id in record["claims"]]
-        measured = [float(entry["measured"]) for entry in (claim, *entries)]
-        assert max(measured) - min(measured) <= 0.02 * max(map(abs, measured)), (id, measured)
-
-
 def test_the_folk_table_is_complete_and_decided_by_real_claims():
     rows = folk_sentences()
     assert [row["id"] for row in rows] == [f"F{i}" for i in range(1, 22)]

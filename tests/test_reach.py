@@ -199,13 +199,13 @@ def test_a_change_of_a_table_counts_for_those_who_reach_its_reader(copy, before,
 
 
 def test_every_file_of_the_packages_has_its_reader():
-    """But for those of the page's theme, the printed book and JupyterLab, which no chapter reaches, and a set-up's."""
+    """But for those of the theme, the printed book, JupyterLab and new assignments, and a set-up's: no chapter's."""
     sources = reach.Sources()
     read = {ROOT / place for files in sources.files.values() for place in files}
     assert all(files and module in sources.modules for module, files in sources.files.items())
+    apart = {"theme", "lab", "build", "__pycache__", "template", "pyproject.toml", "pdf.css", "pdf.js"}
     for package in reach.PACKAGES:
         for path in (path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix != ".py"):
             parts = path.relative_to(ROOT / package).parts
-            apart = {"theme", "lab", "build", "__pycache__", "pyproject.toml", "pdf.css", "pdf.js"} & set(parts)
-            assert path in read or apart or ".egg-info" in parts[0] or path.name.startswith("."), path
+            assert path in read or apart & set(parts) or ".egg-info" in parts[0] or path.name.startswith("."), path
     assert not any(module.startswith("book.theme") for name in CHAPTERS for module in reached(name))
