@@ -16,15 +16,8 @@
     const parsed = new DOMParser().parseFromString(pages[address], "text/html");
     const article = document.importNode(parsed.querySelector("article.bd-article"), true);
     const all = (selector) => [...article.querySelectorAll(selector)];
-    // Deciding cells are left out, but a solution that decides is a solution.
-    for (const fold of all(".gp-deciding")) {
-      const solution = [...fold.querySelectorAll("summary")].some((line) => /solution/i.test(line.textContent));
-      if (solution && fold.firstElementChild.tagName === "SUMMARY") fold.replaceWith(...[...fold.children].slice(1));
-    }
     for (const gone of all("script, style, button, source, .headerlink, .gp-evidence, .gp-deciding, .toctree-wrapper"))
       gone.remove();
-    // A chapter's closing table repeats its claims.
-    for (const row of all("tr[data-verdict]")) row.closest(".cell")?.remove();
     for (const term of all("[aria-label]")) if (!term.matches("img, [role]")) term.removeAttribute("aria-label");
 
     // Answers and solutions are turned to after the chapter.

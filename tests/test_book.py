@@ -20,6 +20,7 @@ import nbformat
 import pytest
 import sample_course as course
 from browser import QuietHandler, broken_links, look_at, require_browser, serve, visit
+from bs4 import BeautifulSoup
 from fontTools.ttLib import TTFont
 from nbformat import v4
 from playwright.sync_api import sync_playwright
@@ -238,6 +239,15 @@ def test_the_book_is_light(browser, book):
             heavy += [f"{chapter}: {first:.0f} kB at first, {later:.0f} later"] if first > 300 or later > 150 else []
             heavy += [f"{chapter}: {path.name}" for path in figures if weight(path) > 40]
     assert not heavy, heavy
+
+
+def test_a_solution_is_folded_once_and_under_its_name(book):
+    solutions = []
+    for path in (book / "chapters").glob("[0-9][0-9]_*.html"):
+        page = BeautifulSoup(path.read_text(), "html.parser")
+        code = [pre for pre in page.select(".cell_input pre") if pre.text.startswith("# Solution")]
+        solutions += [[fold.summary.text.split()[0] for fold in pre.find_parents("details")] for pre in code]
+    assert len(solutions) > 30 and all(folds == ["Solution"] for folds in solutions)
 
 
 # What a reader meets of a chapter, as shares of its height: each piece owns the page down to the next.

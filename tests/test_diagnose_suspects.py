@@ -7,7 +7,7 @@ import torch
 from diagnosed import found
 
 from gpbook_utils.diagnose import explain_difference
-from gpbook_utils.diagnose.pictures import doses, effects
+from gpbook_utils.diagnose.pictures import doses
 from gpbook_utils.diagnose.suspects import cured, suspect
 
 
@@ -104,15 +104,6 @@ def test_filled_markers_are_the_reports_with_findings(monkeypatch):
     assert filled == [True, True]  # the equal pair has no place on the axis
 
 
-def test_effects_has_a_row_for_each_finding_and_says_all_where_a_quantity_goes(monkeypatch):
-    reports = [explain_difference(*suspect(n)) for n in (4, 7, 10)]
-    fig = drawn(monkeypatch, effects, reports, ["posterior mean", "log marginal likelihood"])
-    rows = [label.get_text() for label in fig.axes[0].get_yticklabels()]
-    assert rows == ["prior", "no-training-data", "scaled-inputs", "parameter"]
-    cells = [text.get_text() for text in fig.axes[0].texts]
-    assert cells[0] == "·" and cells[3] == "all" and len(cells) == 8
-
-
 def test_figures_refuse_reports_that_they_cannot_show():
     reports = {1.0: explain_difference(*suspect(5))}
     with pytest.raises(ValueError, match="series is empty"):
@@ -123,5 +114,3 @@ def test_figures_refuse_reports_that_they_cannot_show():
         doses({"a": reports}, "ELBO", xlabel="dose", **SAID)
     with pytest.raises(ValueError, match="a report of 'a' must compare the 'your call: mean'; a raised ValueError"):
         doses({"a": reports}, "your call: mean", xlabel="dose", **SAID)
-    with pytest.raises(ValueError, match="reports and names must hold a finding and a quantity; got 0 and 1"):
-        effects([], ["posterior mean"], **SAID)

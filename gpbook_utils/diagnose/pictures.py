@@ -1,9 +1,8 @@
-"""Figures of several reports: how small a fault is found, and which quantities each cause moves."""
+"""A figure of several reports: how small a fault is found."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 
 import numpy as np
@@ -44,29 +43,6 @@ def doses(series: Mapping[str, Mapping[float, Report]], quantity: str, *, xlabel
         ax.axhline(level, color=colour, linestyle=":", linewidth=1.2)
     ax.set(xlabel=xlabel, ylabel=f"change of the {quantity}")
     ax.legend()
-    plots.show(fig, alt=alt, caption=caption)
-
-
-def effects(reports: Sequence[Report], names: Sequence[str], *, alt: str, caption: str) -> None:
-    """Show a table of the causes in some reports against the quantities ``names``, shaded by effect.
-
-    Raises:
-        ValueError: if no report has a finding, or ``names`` is empty.
-    """
-    found = [finding for report in reports for finding in report.findings]
-    if not found or not names:
-        raise ValueError(f"reports and names must hold a finding and a quantity; got {len(found)} and {len(names)}")
-    sizes = np.array([[finding.effect.get(name, 0.0) for name in names] for finding in found])
-    depth = np.log10(np.clip(sizes, 1e-7, 1.0))
-    fig, ax = plots.figure(height=1.0 + 0.3 * len(found))
-    ax.imshow(np.where(sizes > 0, depth, np.nan), cmap="Blues", vmin=-10, vmax=1, aspect="auto")
-    for (i, j), size in np.ndenumerate(sizes):
-        label = "all" if math.isinf(size) else f"{size:.0e}" if size else "·"
-        ink = "white" if size and depth[i, j] > -2 else "black"
-        ax.text(j, i, label, ha="center", va="center", fontsize=9, color=ink)
-    ax.set_yticks(range(len(found)), [finding.cause for finding in found])
-    ax.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
-    ax.tick_params(length=0)
     plots.show(fig, alt=alt, caption=caption)
 
 

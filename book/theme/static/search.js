@@ -170,7 +170,8 @@ function attach(form) {
 
 addEventListener("DOMContentLoaded", () => document.querySelectorAll("form.bd-search").forEach(attach));
 addEventListener("keydown", (event) => {
-  const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
+  // After Escape the field can keep the focus for a moment, although its dialog is closed.
+  const typing = event.target.closest?.("input, textarea, select, [contenteditable]")?.checkVisibility();
   if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
   document.querySelector(".search-button__button").click();
