@@ -91,6 +91,10 @@ class Reading:
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
     drew: bool = False
 
+    def under(self, name: str, other: str) -> Reading:
+        """One of its quantities, ``other``, under the name of another."""
+        return Reading({name: self.values[other]} if other in self.values else {}, self.failures)
+
 
 def read(subject: Subject, model, likelihood, *, call: bool = True, number: int = 0, only=None) -> Reading:
     """Read the quantities of a private copy, which this uses up.
@@ -146,7 +150,7 @@ class _Reader:
                 found[covariance] = wide(answer.covariance)
             else:
                 self.reading.absent[covariance] = f"{answer.said or 'the answer'} has no covariance"
-            self.reading.values |= {name: value for name, value in found.items() if name is not None}
+            self.reading.values |= found
             return answer
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
