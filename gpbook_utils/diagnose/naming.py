@@ -177,11 +177,6 @@ def constrained(module: nn.Module, name: str) -> str:
     return f"{short} {show(constraint.transform(value))} (raw {show(value)})"
 
 
-def show_constraint(constraint) -> str:
-    """A constraint in a few words."""
-    return "unconstrained" if constraint is None else repr(constraint)
-
-
 def show_prior(prior) -> str:
     """A prior in a few words."""
     if prior is None:

@@ -26,7 +26,6 @@ from gpbook_utils.diagnose.naming import (
     kind_of_class,
     kind_of_value,
     show,
-    show_constraint,
     show_prior,
 )
 from gpbook_utils.diagnose.readings import Subject
@@ -242,7 +241,7 @@ class Walk:
         constraints = [private.constraint_of(side, name) for side in (p, q)]
         if not same_constraint(*constraints):
             parts = [name, private.constraint_name(name)]
-            described = [constrained(side, name) + f", {show_constraint(c)}" for side, c in
+            described = [constrained(side, name) + f", {c or 'unconstrained'}" for side, c in
                          zip((p, q), constraints, strict=True)]  # fmt: skip
             absent = u is None or v is None
             if absent:
