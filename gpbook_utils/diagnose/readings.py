@@ -146,10 +146,10 @@ class _Reader:
             if answer.said:
                 self.reading.said[covariance] = answer.said
             found = {mean: wide(answer.mean)} if mean is not None else {}
-            if answer.covariance is not None:
-                found[covariance] = wide(answer.covariance)
-            else:
+            if answer.covariance is None:
                 self.reading.absent[covariance] = f"{answer.said or 'the answer'} has no covariance"
+            else:
+                found[covariance] = wide(answer.covariance)
             self.reading.values |= found
             return answer
         except Exception as error:
@@ -202,11 +202,9 @@ class _Reader:
     def posterior(self, called: Answer | None) -> Answer | None:
         if called is None:
             return self._answer(MEAN, COVARIANCE, lambda: ask(self.model, self.inputs))
-        for mine, answer in POSTERIOR_OF.items():
-            kinds: list[dict[str, Any]] = [self.reading.values, self.reading.absent, self.reading.said]
-            for kind in kinds:
-                if mine in kind:
-                    kind[answer] = kind[mine]
+        kinds: list[dict[str, Any]] = [self.reading.values, self.reading.absent, self.reading.said]
+        for kind in kinds:
+            kind.update({answer: kind[mine] for mine, answer in POSTERIOR_OF.items() if mine in kind})
         return called
 
     def prior(self) -> None:
