@@ -10,12 +10,15 @@ from kinds import HAS_BOTORCH, D, Exact
 
 from gpbook_utils.compare import MORE, ROUNDING
 from gpbook_utils.diagnose import check_model, explain_difference
-from gpbook_utils.diagnose.experiments import Case, Experiment, Trial, moved, run, shift
+from gpbook_utils.diagnose.check import case_of
+from gpbook_utils.diagnose.experiments import Case, Experiment, Trial, moved, reading_after, run, shift, stills
+from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import subject
 from gpbook_utils.diagnose.readings import ELBO, KL, LIKELIHOOD, MEAN, PREDICTIVE, Reading, Subject, distance, rows_of
 from gpbook_utils.diagnose.report import Finding
 from gpbook_utils.diagnose.rounding import Rounding
 from gpbook_utils.diagnose.ruler import missing, others_failed, quantity, ranked
+from gpbook_utils.diagnose.scales import _unscaled
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -160,8 +163,6 @@ def test_the_predictive_of_a_posterior_has_the_noise():
         model.likelihood.noise = noise
         return model.eval()
 
-    from gpbook_utils.diagnose.experiments import reading_after
-
     values = reading_after(subject("model", make(0.3), grid(), None, None)[0]).values
     added = values[PREDICTIVE] - values["posterior covariance"]
     assert torch.allclose(added, 0.3 * torch.eye(12, dtype=D), atol=1e-6)
@@ -236,3 +237,42 @@ def test_of_two_columns_each_is_scaled_by_its_own_range():
     finding = check_model(model, x[::6] + 0.01).findings[0]
     assert finding.cause == "unscaled-inputs" and finding.b == "between 0 and 1"
     assert finding.effect[LIKELIHOOD] * len(y) > 5
+
+
+# Changes that trials make --------------------------------------------------------------------------------------------
+
+
+class Drawn(Exact):
+    """Its mean has a draw in it, of some size."""
+
+    size = 0.1
+
+    def forward(self, x):
+        prior = super().forward(x)
+        return prior.__class__(prior.mean + self.size * torch.randn(1, dtype=D), prior.lazy_covariance_matrix)
+
+
+def case_at(model):
+    side = subject("model", model, grid(), None, None)[0]
+    return side, case_of(side, reading_after(side, call=True), False)
+
+
+def test_a_draw_is_stilled_by_what_makes_it_and_by_nothing_else():
+    model = Drawn(*data(), RBFKernel()).double().eval()
+    with undisturbed():
+        _, case = case_at(model)
+        nothing = Trial("", "", "", change=lambda replica: None)
+        quiet = Trial("", "", "", change=lambda replica: setattr(replica.of(model), "size", 0.0))
+        assert stills(case, nothing, case.fresh) is None and MEAN in stills(case, quiet, case.fresh)
+
+
+def test_targets_are_scaled_to_mean_zero_and_variance_one():
+    x, y = data()
+    model = Exact(x, 500 + 100 * y, RBFKernel()).double().eval()
+    with undisturbed():
+        side, case = case_at(model)
+        (trial,) = _unscaled(case)
+        replica = side.replica()
+        trial.change(replica)
+    scaled = replica.of(model).train_targets
+    assert float(scaled.mean()) == pytest.approx(0, abs=1e-9) and float(scaled.std()) == pytest.approx(1)
