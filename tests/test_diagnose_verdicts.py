@@ -14,7 +14,18 @@ from gpbook_utils.diagnose.check import case_of
 from gpbook_utils.diagnose.experiments import Case, Experiment, Trial, moved, reading_after, run, shift, stills
 from gpbook_utils.diagnose.guard import undisturbed
 from gpbook_utils.diagnose.inputs import subject
-from gpbook_utils.diagnose.readings import ELBO, KL, LIKELIHOOD, MEAN, PREDICTIVE, Reading, Subject, distance, rows_of
+from gpbook_utils.diagnose.readings import (
+    ELBO,
+    KL,
+    LIKELIHOOD,
+    MEAN,
+    PREDICTIVE,
+    Reading,
+    Subject,
+    _cast,
+    distance,
+    rows_of,
+)
 from gpbook_utils.diagnose.report import Finding
 from gpbook_utils.diagnose.rounding import Rounding
 from gpbook_utils.diagnose.ruler import missing, others_failed, quantity, ranked
@@ -276,3 +287,9 @@ def test_targets_are_scaled_to_mean_zero_and_variance_one():
         trial.change(replica)
     scaled = replica.of(model).train_targets
     assert float(scaled.mean()) == pytest.approx(0, abs=1e-9) and float(scaled.std()) == pytest.approx(1)
+
+
+def test_x_takes_the_format_of_a_copy_and_numbers_of_tasks_stay_integers():
+    single, tasks = torch.ones(2, 1), torch.ones(2, 1, dtype=torch.long)
+    assert [part.dtype for part in _cast((single, tasks), exact())] == [D, torch.long]
+    assert _cast(None, exact()) is None
