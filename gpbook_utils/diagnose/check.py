@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gpbook_utils.diagnose.causes import ROOTS
 from gpbook_utils.diagnose.circumstances import CALLED, FILLED, STALE, at_default, held_caches
-from gpbook_utils.diagnose.contents import HELD, PLAIN
+from gpbook_utils.diagnose.contents import HELD, PLAIN, unseen
 from gpbook_utils.diagnose.experiments import Case, beyond_cholesky, exact, moved, reading_after, run
 from gpbook_utils.diagnose.guard import changed_settings, undisturbed
 from gpbook_utils.diagnose.inputs import members, subject
@@ -16,12 +16,11 @@ from gpbook_utils.diagnose.numerics import NUMERICAL, unknown_noise
 from gpbook_utils.diagnose.progress import progress
 from gpbook_utils.diagnose.raised import CHECKED, RAISED, message
 from gpbook_utils.diagnose.readings import (
-    CALL_COVARIANCE,
     CALL_MEAN,
     CALLS,
-    COVARIANCE,
     MEAN,
     ONE_NUMBER,
+    POSTERIOR_OF,
     PREDICTIVE,
     Reading,
     Subject,
@@ -115,6 +114,7 @@ def _checked(side: Subject, before: Reading, notes: list[str]) -> Report:
         run(case, RAISED)
     if message(case):
         notes.append(f"{side.asked()} raised {message(case)}")
+    notes += unseen(side)
     failed = others_failed(side, case.fresh)
     if failed and not case.found:
         broken = [name for name in case.fresh.failures if name not in CALLS]
@@ -131,8 +131,8 @@ def _report(case: Case, notes: list[str]) -> Report:
         clean = case.fresh  # the exact settings raise where the model's own do not
     shown = [name for name in names(before) if name not in CALLS]
     quantities = {name: quantity(name, (before, clean), (clean, clean), rounding, SIDES) for name in shown}
-    for call, posterior in ((CALL_MEAN, MEAN), (CALL_COVARIANCE, COVARIANCE)):
-        called = Reading({posterior: before.values[call]} if call in before.values else {}, before.failures)
+    for call, posterior in POSTERIOR_OF.items():
+        called = before.under(posterior, call)
         if distance(posterior, called, clean) > rounding.level(posterior):
             quantities[call] = quantity(posterior, (called, clean), (clean, clean), rounding, SIDES)
     rest = {} if case.found else moved(before, clean, rounding, shown)

@@ -85,9 +85,8 @@ def _modes(case: Case) -> Iterator[Trial]:
     effect: Effect = {}
     for call, posterior in POSTERIOR_OF.items():
         if posterior in case.fresh.values or posterior in case.fresh.failures:
-            size = distance(call, _as(call, case.fresh, call), _as(call, case.fresh, posterior))
-            level = case.rounding.level(posterior)
-            effect |= {call: size} if size > level else {}
+            size = distance(call, case.fresh, case.fresh.under(call, posterior))
+            effect |= {call: size} if size > case.rounding.level(posterior) else {}
     if not effect:
         return
     reached = {id(module) for module in case.subject.model.modules()}
@@ -98,16 +97,11 @@ def _modes(case: Case) -> Iterator[Trial]:
             replica.of(modules[path]).eval()
 
         after = reading_after(case.subject, evaluated, call=True, only=CALLS)
-        return -sum(min(distance(c, after, _as(c, case.fresh, POSTERIOR_OF[c])), 1e9) for c in effect)
+        return -sum(min(distance(c, after, case.fresh.under(c, POSTERIOR_OF[c])), 1e9) for c in effect)
 
     where = training[0] if case.subject.model.training or len(training) == 1 else max(training[:8], key=gone)
     detail = "model.eval() does not reach it: it stands in a plain attribute." if where in hidden else ""
     yield Trial(where or "training", "training", "evaluation", effect=effect, detail=detail)
-
-
-def _as(name: str, reading: Reading, other: str) -> Reading:
-    """One quantity of a reading under the name of another."""
-    return Reading({name: reading.values[other]} if other in reading.values else {})
 
 
 def _settings(love: bool) -> Any:

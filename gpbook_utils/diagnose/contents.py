@@ -236,6 +236,19 @@ def _hidden_tensors(module: nn.Module, registered: bool) -> dict[str, list[Any]]
     }  # fmt: skip
 
 
+def unseen(side: Subject) -> list[str]:
+    """A note of what one model cannot show of itself."""
+    transform = getattr(side.model, "outcome_transform", None)
+    learnt = [name for name, _ in transform.named_buffers() if not name.startswith("_")] if transform else []
+    if not learnt:
+        return []
+    return [
+        f"not covered: whether {' and '.join(learnt)} of outcome_transform belong to these targets, which {side.name} "
+        "keeps transformed only, as after load_state_dict of a model of other data; explain_difference with a model "
+        "that was built on these data shows it"
+    ]
+
+
 HELD = (
     Experiment("no-training-data", _no_data),
     Experiment("not-finite", _not_finite),

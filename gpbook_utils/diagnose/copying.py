@@ -46,11 +46,7 @@ class Replica:
         self._copies: dict[int, Any] = {}
         self._originals: list[Any] = []  # kept alive, for an id names an object only while it lives
         self._storages: dict[int, torch.UntypedStorage] = {}
-        self.roots = tuple(self.copy(root) for root in roots)
-
-    def of(self, original: Any) -> Any:
-        """The copy that stands for ``original``; it is made if there is none yet."""
-        return self.copy(original)
+        self.roots = tuple(self.of(root) for root in roots)
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> None:
         """Bring the roots, which are modules or none, to a format and a device."""
@@ -63,8 +59,8 @@ class Replica:
         self._originals.append(original)
         self._copies[id(original)] = substitute
 
-    def copy(self, thing: Any) -> Any:
-        """A copy of ``thing``, the same one whenever it is asked for again."""
+    def of(self, thing: Any) -> Any:
+        """The copy that stands for ``thing``, the same one whenever it is asked for again."""
         if type(thing) in _ATOMS or isinstance(thing, _ATOMS):
             return thing
         if id(thing) in self._copies:
@@ -81,25 +77,25 @@ class Replica:
         if isinstance(thing, list | collections.deque):
             new = self._done(thing, copy.copy(thing))
             new.clear()
-            new.extend(self.copy(item) for item in thing)
+            new.extend(self.of(item) for item in thing)
             return new
         if isinstance(thing, tuple):
-            items = [self.copy(item) for item in thing]
+            items = [self.of(item) for item in thing]
             new = type(thing)(*items) if hasattr(thing, "_fields") else tuple(items)
             return self._done(thing, new)
         if isinstance(thing, set | frozenset):
-            return self._done(thing, type(thing)(self.copy(item) for item in thing))
+            return self._done(thing, type(thing)(self.of(item) for item in thing))
         if isinstance(thing, types.FunctionType):
             return self._done(thing, self._function(thing))
         if isinstance(thing, types.MethodType):
-            return self._done(thing, types.MethodType(thing.__func__, self.copy(thing.__self__)))
+            return self._done(thing, types.MethodType(thing.__func__, self.of(thing.__self__)))
         if isinstance(thing, functools.partial):
             parts = (thing.func, thing.args, thing.keywords)
-            func, args, keywords = (self.copy(part) for part in parts)
+            func, args, keywords = (self.of(part) for part in parts)
             return self._done(thing, functools.partial(func, *args, **keywords))
         if isinstance(thing, weakref.ref):
             referent = thing()
-            return self._done(thing, thing if referent is None else weakref.ref(self.copy(referent)))
+            return self._done(thing, thing if referent is None else weakref.ref(self.of(referent)))
         return self._object(thing)
 
     def _done(self, original: Any, new: Any) -> Any:
@@ -132,7 +128,7 @@ class Replica:
             new.clear()
         self.place(old, new)
         for key, value in old.items():
-            new[self.copy(key)] = self.copy(value)
+            new[self.of(key)] = self.of(value)
         return new
 
     def _function(self, function: types.FunctionType) -> types.FunctionType:
@@ -144,7 +140,7 @@ class Replica:
             return function
         self.place(function, function)  # a closure may hold itself
         cells = tuple(
-            types.CellType() if content is EMPTY else types.CellType(self.copy(content)) for content in contents
+            types.CellType() if content is EMPTY else types.CellType(self.of(content)) for content in contents
         )
         new = types.FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
@@ -166,9 +162,9 @@ class Replica:
             return self._done(thing, copy.copy(thing))
         for name in _slots(type(thing)):
             if hasattr(thing, name):
-                object.__setattr__(new, name, self.copy(getattr(thing, name)))
+                object.__setattr__(new, name, self.of(getattr(thing, name)))
         for name, value in list(attributes.items()):
-            new.__dict__[name] = self.copy(value)
+            new.__dict__[name] = self.of(value)
         return new
 
 

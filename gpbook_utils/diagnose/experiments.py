@@ -41,11 +41,10 @@ class Trial:
         where: dotted path of the place.
         a: what the model has there.
         b: what the changed copy has.
-        change: what is changed in the copy; its caches are dropped before, unless ``keep``.
+        change: what is changed in the copy; its caches are dropped before.
         under: contexts under which the copy is read.
         inputs: other inputs than the subject's.
         call: whether the user's call is read too.
-        keep: whether the caches stay.
         number: the seed.
         only: the quantities that are looked at; all by default.
         least: relative difference that does not count, whatever the level of rounding.
@@ -60,7 +59,6 @@ class Trial:
     under: tuple[Any, ...] = ()
     inputs: tuple[Tensor, ...] | None = None
     call: bool = False
-    keep: bool = False
     number: int = 0
     only: tuple[str, ...] | None = None
     least: float = 0.0
@@ -78,7 +76,6 @@ class Case:
         fresh: what it says without caches.
         calm: what it says without caches, by Cholesky whatever the size.
         rounding: what rounding does to it.
-        notes: what else the reader should know.
         found: the findings so far.
         seeded: what another seed moves, once that was asked.
     """
@@ -88,7 +85,6 @@ class Case:
     fresh: Reading
     calm: Reading
     rounding: Rounding
-    notes: list[str] = field(default_factory=list)
     found: list[Finding] = field(default_factory=list)
     seeded: Effect | None = None
 
@@ -98,9 +94,7 @@ class Case:
         with contextlib.ExitStack() as stack:
             for context in trial.under:
                 stack.enter_context(context)
-            return reading_after(
-                side, trial.change, keep=trial.keep, call=trial.call, number=trial.number, only=trial.only
-            )
+            return reading_after(side, trial.change, call=trial.call, number=trial.number, only=trial.only)
 
     def slight(self) -> float:
         """What a square root of one rounding makes, and nobody's fault is."""
@@ -145,8 +139,7 @@ def run(case: Case, table: Iterable[Experiment]) -> None:
 
 def moves(case: Case, trial: Trial, base: Reading) -> Effect | None:
     """What the change moves beyond rounding."""
-    only = trial.only
-    return moved(base, case.read(trial), case.rounding, only, trial.least) or None
+    return moved(base, case.read(trial), case.rounding, trial.only, trial.least) or None
 
 
 def stills(case: Case, trial: Trial, base: Reading) -> Effect | None:

@@ -180,7 +180,7 @@ class _Explanation:
             for name, size in moved(last, fresh[1], rounding, shown).items()
             if all(size > 2 * effect.get(name, 0.0) for effect in alone)
         }
-        self._without_effect(state, shown)
+        self._without_effect(state)
         trained = any(f.cause == "parameter" for f in self.findings)
         # Of a likelihood that never repeats, training finds any value.
         roots = (*ROOTS, "random-probes") if trained else ROOTS
@@ -206,7 +206,7 @@ class _Explanation:
             cause, detail = "noise-not-given", silent[0]
         return Finding(cause, difference.where, *described, effect, detail)
 
-    def _without_effect(self, state: list[Difference], shown: list[str]) -> None:
+    def _without_effect(self, state: list[Difference]) -> None:
         found = {(f.cause, f.where) for f in self.findings} | {("noise-not-given", f.where) for f in self.findings}
         without = [d for d in state if (d.cause, d.where) not in found and d.where not in {w for _, w in found}]
         for said, unknown in (("differ", False), ("could not be compared, but are", True)):
@@ -310,8 +310,8 @@ def _shown(readings: tuple[Reading, ...], rounding: Rounding) -> list[str]:
     shown = [name for name in everything if name not in CALLS]
     for call, posterior in POSTERIOR_OF.items():
         for reading in readings:
-            pair = Reading(values={call: reading.values[posterior]} if posterior in reading.values else {})
-            if call in everything and distance(call, reading, pair) > rounding.level(posterior):
+            size = distance(call, reading, reading.under(call, posterior))
+            if call in everything and size > rounding.level(posterior):
                 shown.append(call)
                 break
     return shown

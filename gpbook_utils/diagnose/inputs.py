@@ -21,31 +21,31 @@ OUTERMOST = 10  # rows that are kept in any case: a fault may lie in one far poi
 
 def subject(name: str, model, x, y, likelihood) -> tuple[Subject, list[str]]:
     """One model with what is needed to call it, and notes for the report; raises ``ValueError``."""
-    inputs, targets = _inputs(x, y)
-    notes: list[str] = []
-    made = _subject(name, opened(name, model, notes), inputs, targets, likelihood)
-    _check_format([made])
-    (made,), sampled = _sampled([made])
-    return made, notes + sampled
+    (made,), notes = _subjects({name: (model, likelihood)}, x, y)
+    return made, notes
 
 
 def both_subjects(model_a, model_b, x, y, likelihood_a, likelihood_b) -> tuple[Subject, Subject, list[str]]:
     """Two models with what is needed to call them, and notes for the report; raises ``ValueError``."""
+    (a, b), notes = _subjects({"model_a": (model_a, likelihood_a), "model_b": (model_b, likelihood_b)}, x, y)
+    return a, b, notes
+
+
+def _subjects(named: dict[str, tuple[Any, Any]], x, y) -> tuple[list[Subject], list[str]]:
     inputs, targets = _inputs(x, y)
     notes: list[str] = []
-    model_a, model_b = opened("model_a", model_a, notes), opened("model_b", model_b, notes)
-    for name, model in (("model_a", model_a), ("model_b", model_b)):
+    models = {name: opened(name, model, notes) for name, (model, _) in named.items()}
+    for name, model in models.items():
         _check_model(name, model)
-    columns = [_columns(model) for model in (model_a, model_b)]
-    if None not in columns and columns[0] != columns[1]:
+    columns = [_columns(model) for model in models.values()]
+    if None not in columns and len(set(columns)) > 1:
         raise ValueError(
             f"model_a and model_b must have the same input dimension; got {columns[0]} and {columns[1]} columns"
         )
-    a = _subject("model_a", model_a, inputs, targets, likelihood_a)
-    b = _subject("model_b", model_b, inputs, targets, likelihood_b)
-    _check_format([a, b])
-    (a, b), sampled = _sampled([a, b])
-    return a, b, notes + sampled
+    made = [_subject(name, model, inputs, targets, named[name][1]) for name, model in models.items()]
+    _check_format(made)
+    made, sampled = _sampled(made)
+    return made, notes + sampled
 
 
 class Member(NamedTuple):
@@ -137,7 +137,6 @@ def _within(name: str, model: Any) -> str:
 
 
 def _subject(name: str, model: Any, inputs: tuple[Tensor, ...], targets: Tensor | None, likelihood: Any) -> Subject:
-    _check_model(name, model)
     if likelihood is not None and not isinstance(likelihood, gpytorch.likelihoods.Likelihood):
         raise ValueError(f"the likelihood of {name} must be a GPyTorch Likelihood; got {type(likelihood).__name__}")
     columns = _columns(model)

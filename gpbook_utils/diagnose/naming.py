@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import gpytorch
@@ -12,6 +13,7 @@ import torch
 from gpytorch.likelihoods.noise_models import FixedGaussianNoise
 from torch import Tensor, nn
 
+from gpbook_utils.compare import unit_roundoff
 from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.sameness import tensor_of
 
@@ -70,13 +72,31 @@ def _kind_of_number(p: nn.Module, q: nn.Module, name: str, u: Tensor, v: Tensor)
     if constraint is not None:
         transforms = [private.constraint_of(side, name) or constraint for side in (p, q)]
         values = [c.transform(w).detach().cpu().double() for c, w in zip(transforms, (u, v), strict=True)]
-        if torch.allclose(s, values[1], rtol=1e-5, atol=0) or torch.allclose(t, values[0], rtol=1e-5, atol=0):
+        if _explains(s, values[1], values) or _explains(t, values[0], values):
             return "raw-vs-constrained"
-    if u.dtype == v.dtype == torch.float64 and torch.equal(values[0].float(), values[1].float()):
-        return "rounded-float"
+    if u.dtype == v.dtype == torch.float64:
+        pairs = ((s, t), (t, s), values, values[::-1])
+        if any(_explains(one.float().double(), other, (one, other)) for one, other in pairs):
+            return "rounded-float"
     if s.numel() > 1 and torch.equal(s.flatten().sort().values, t.flatten().sort().values):
         return "column-order"
     return "parameter" if name in private.parameters(p) else "buffer"
+
+
+def _explains(p: Tensor, q: Tensor, values: Sequence[Tensor]) -> bool:
+    """Whether two tensors agree, and far better than the values do whose difference that is to explain.
+
+    A few units in the last place are no passage through float32, and a softplus of large numbers is the numbers.
+    """
+    apart, largest = (values[0] - values[1]).abs().max(), values[0].abs().max()
+    seen = apart > unit_roundoff(torch.float32) / 1000 * largest
+    return bool(seen and torch.allclose(p, q, rtol=1e-5, atol=0) and (p - q).abs().max() <= 0.01 * apart)
+
+
+def far_apart(u: Tensor, v: Tensor) -> float:
+    """How far two tensors of one shape are apart, against the larger."""
+    s, t = (tensor.detach().cpu().double() for tensor in (u, v))
+    return float((s - t).norm() / torch.maximum(s.norm(), t.norm()))
 
 
 def kind_of_data(inputs) -> str:
@@ -155,11 +175,6 @@ def constrained(module: nn.Module, name: str) -> str:
         return show(value)
     short = name.removeprefix("raw_")
     return f"{short} {show(constraint.transform(value))} (raw {show(value)})"
-
-
-def show_constraint(constraint) -> str:
-    """A constraint in a few words."""
-    return "unconstrained" if constraint is None else repr(constraint)
 
 
 def show_prior(prior) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import gpytorch
 import torch
@@ -35,6 +36,7 @@ from gpbook_utils.diagnose.readings import (
     read,
     rows_of,
 )
+from gpbook_utils.diagnose.rounding import rounding_of
 from gpbook_utils.diagnose.tree import drop_caches, modules_of
 from gpbook_utils.diagnose.walk import Difference
 
@@ -60,20 +62,30 @@ def _half(case: Case) -> Iterator[Trial]:
         return
     order = far_out(x).argsort()
     kept, others = order[: max(1, m // 2)].sort().values, order[:-1].sort().values
-    alone = _of_rows(case, kept)
+    few, fewer = _with_rows(case.subject, kept), _with_rows(case.subject, others)
+    alone = _answers(few)
     effect = _parted(case, case.calm, m, kept, alone)
-    if effect:
+    if not effect:
+        return
+    level = rounding_of(few, alone).level  # without the rows whose company it is
+
+    def beyond(effect: Effect) -> Effect:
+        return {name: size for name, size in effect.items() if size > 3 * level(name)}
+
+    if effect := beyond(effect):
         # Is it the farthest row? Then it is gone without that one.
-        gone = not _parted(case, _of_rows(case, others), m - 1, torch.searchsorted(others, kept), alone)
+        gone = not beyond(_parted(case, _answers(fewer), m - 1, torch.searchsorted(others, kept), alone))
         rows = case.subject.rows
         where = f"x[{int(order[-1] if rows is None else rows[order[-1]])}]" if gone else "x"
         yield Trial(where, f"{m} rows in one call", f"{len(kept)} rows", effect=effect)
 
 
-def _of_rows(case: Case, rows: Tensor) -> Reading:
-    """The answer to some rows of x alone."""
-    parts = tuple(part[..., rows.to(part.device), :] for part in case.subject.inputs)
-    return case.read(Trial("", "", "", inputs=parts, only=(PRIOR, MEAN, COVARIANCE)))
+def _with_rows(side: Subject, rows: Tensor) -> Subject:
+    return replace(side, inputs=tuple(part[..., rows.to(part.device), :] for part in side.inputs))
+
+
+def _answers(side: Subject) -> Reading:
+    return reading_after(side, only=(PRIOR, MEAN, COVARIANCE))
 
 
 def _parted(case: Case, base: Reading, m: int, kept: Tensor, alone: Reading) -> Effect:
@@ -91,8 +103,7 @@ def _parted(case: Case, base: Reading, m: int, kept: Tensor, alone: Reading) -> 
             continue
         usual = float(value.abs().median()) * math.sqrt(block.numel()) if name == MEAN else 0.0
         size = float((block - other).norm() / block.norm().clamp_min(usual))
-        least = max(case.slight(), 3 * case.rounding.level(name))
-        if size > least and beside_prior(prior, name, block, other) > case.slight():
+        if size > case.slight() and beside_prior(prior, name, block, other) > case.slight():
             effect[name] = size
     return effect
 

@@ -53,17 +53,34 @@ def _indefinite(case: Case) -> Iterator[Trial]:
 
 
 def repeated_rows(model: nn.Module) -> str:
-    """How many training inputs stand there more than once, or empty."""
-    inputs = getattr(model, "train_inputs", None)
-    if not inputs or inputs[0].dim() != 2:
+    """How many training inputs stand there more than once, or nearly so, or empty."""
+    alone = _alone(model)
+    if alone is None:
         return ""
-    rows = torch.cat([part.detach().double() for part in inputs if part.dim() == 2], -1)
-    few = len(torch.unique(rows, dim=0))
-    return f"{len(rows) - few} of {len(rows)} rows repeat another" if few < len(rows) else ""
+    exactly, nearly = (int((~kept).sum()) for kept in alone)
+    said = f"{exactly or nearly} of {len(alone[0])} rows {'' if exactly else 'nearly '}repeat another"
+    more = f", {nearly - exactly} nearly" if 0 < exactly < nearly else ""
+    return said + more if nearly else ""
+
+
+def _alone(model: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Of the training inputs the rows that repeat no earlier one; and those that are not close to one.
+
+    Close is a hundredth of the distance that as many rows on a grid have.
+    """
+    inputs = getattr(model, "train_inputs", None)
+    if not inputs or inputs[0].dim() != 2 or len(inputs[0]) > 2000:
+        return None
+    rows = torch.cat([part.detach().cpu().double() for part in inputs if part.dim() == 2], -1)
+    span = rows.amax(0) - rows.amin(0)
+    rows = (rows / span)[:, span > 0]
+    spacing = len(rows) ** (-1 / max(1, rows.shape[-1]))
+    apart = torch.cdist(rows, rows, p=math.inf).fill_diagonal_(math.inf)
+    return tuple(~(apart <= least).tril(-1).any(-1) for least in (0.0, 0.01 * spacing))  # type: ignore[return-value]
 
 
 def _mended(case: Case, noise: object) -> str:
-    """What of a finer format and a larger noise makes the call work."""
+    """What of a finer format, a larger noise and fewer rows makes the call work."""
     said = []
     if dtype_of(case.subject.model) != torch.float64:
         finer = reading_after(case.subject, lambda replica: replica.to(torch.float64), only=(MEAN,))
@@ -86,6 +103,16 @@ def _mended(case: Case, noise: object) -> str:
         if MEAN in reading_after(case.subject, raised, only=(MEAN,)).values:
             said.append(f"With a noise of {floor:g} it works.")
             break
+    if (alone := _alone(case.subject.model)) is not None and not alone[1].all():
+        kept = alone[1]
+
+        def thinned(replica: Replica) -> None:
+            copy = replica.of(case.subject.model)
+            copy.__dict__["train_inputs"] = tuple(part[kept] for part in copy.train_inputs)
+            copy.train_targets = copy.train_targets[..., kept]
+
+        if MEAN in reading_after(case.subject, thinned, only=(MEAN,)).values:
+            said.append(f"With {int(kept.sum())} rows, none of them close to another, it works.")
     return " ".join(said)
 
 

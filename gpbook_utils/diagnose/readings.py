@@ -91,6 +91,10 @@ class Reading:
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
     drew: bool = False
 
+    def under(self, name: str, other: str) -> Reading:
+        """One of its quantities, ``other``, under the name of another."""
+        return Reading({name: self.values[other]} if other in self.values else {}, self.failures)
+
 
 def read(subject: Subject, model, likelihood, *, call: bool = True, number: int = 0, only=None) -> Reading:
     """Read the quantities of a private copy, which this uses up.
@@ -142,11 +146,11 @@ class _Reader:
             if answer.said:
                 self.reading.said[covariance] = answer.said
             found = {mean: wide(answer.mean)} if mean is not None else {}
-            if answer.covariance is not None:
-                found[covariance] = wide(answer.covariance)
-            else:
+            if answer.covariance is None:
                 self.reading.absent[covariance] = f"{answer.said or 'the answer'} has no covariance"
-            self.reading.values |= {name: value for name, value in found.items() if name is not None}
+            else:
+                found[covariance] = wide(answer.covariance)
+            self.reading.values |= found
             return answer
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
@@ -198,11 +202,9 @@ class _Reader:
     def posterior(self, called: Answer | None) -> Answer | None:
         if called is None:
             return self._answer(MEAN, COVARIANCE, lambda: ask(self.model, self.inputs))
-        for mine, answer in POSTERIOR_OF.items():
-            kinds: list[dict[str, Any]] = [self.reading.values, self.reading.absent, self.reading.said]
-            for kind in kinds:
-                if mine in kind:
-                    kind[answer] = kind[mine]
+        kinds: list[dict[str, Any]] = [self.reading.values, self.reading.absent, self.reading.said]
+        for kind in kinds:
+            kind.update({answer: kind[mine] for mine, answer in POSTERIOR_OF.items() if mine in kind})
         return called
 
     def prior(self) -> None:

@@ -322,5 +322,5 @@ def _helps(case: Case, code: str, finding: Finding) -> bool:
     after = read(side, *side.replica().roots)
     if finding.cause not in ("mode", "stale-cache"):
         return any(distance(name, case.fresh, after) > 0 for name in finding.effect)
-    clean = {call: case.fresh.values[name] for call, name in POSTERIOR_OF.items() if name in case.fresh.values}
-    return all(distance(call, after, Reading(clean)) <= case.rounding.level(call) for call in CALLS)
+    clean = [(call, case.fresh.under(call, posterior)) for call, posterior in POSTERIOR_OF.items()]
+    return all(distance(call, after, reading) <= case.rounding.level(call) for call, reading in clean)

@@ -53,7 +53,9 @@ class Rounding:
             inducing points with jitter; 1 if there is none, infinity if it is not positive definite.
         levels: for each quantity the relative difference that rounding explains: the smaller of
             :math:`2 n u \kappa` times the cancellation (see :mod:`gpbook_utils.compare`), and thirty times what is
-            measured when every parameter and training value is moved by one unit in its last place.
+            measured when every parameter and training value is moved by one unit in its last place. Instead of
+            :math:`2 n u` stands thirty times what is so measured of the prior, where that is more: inputs far from zero
+            are rounded by more than u of a lengthscale.
         bounded: whether ``condition_number`` is an upper bound, as of matrices with more than 500 rows.
     """
 
@@ -103,7 +105,9 @@ def rounding_of(subject: Subject, base: Reading) -> Rounding:
         value = base.values.get(name)
         rows = 1 if value is None else max(value.shape[-1] if value.dim() else 1, size)
         floor = 2 * rows * (_more(subject.model) * u + _stops(subject.model))
-        theory = floor * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
+        # Entries of K are known to u only near zero: u times the distance in lengthscales, as measured, is more.
+        entries = max(floor, MARGIN * moved.get(PRIOR, 0.0))
+        theory = entries * (1.0 if name == PRIOR else kappa * _cancellation(base, name))
         levels[name] = max(floor, min(theory, MARGIN * moved.get(name, 0.0)))
     for call, posterior in POSTERIOR_OF.items():
         # In training mode the call is the prior.

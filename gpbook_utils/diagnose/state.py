@@ -19,7 +19,6 @@ from gpbook_utils.diagnose.taking import take_data, take_tensor
 from gpbook_utils.diagnose.walk import Difference, Walk, joined
 
 MANY = 24  # more differences than this are grouped by module
-Roots = tuple[Any, Any]
 
 
 def differences(a: Subject, b: Subject) -> list[Difference]:

@@ -21,7 +21,7 @@ def _translated(replica: Replica, pairs, thing: Any, inside: nn.Module | None = 
     for mine, others, _ in pairs:
         if id(others) not in own:
             copier.place(others, replica.of(mine))
-    return copier.copy(thing)
+    return copier.of(thing)
 
 
 def take_tensor(replica: Replica, own, other, pairs, *, name: str) -> None:
@@ -110,7 +110,8 @@ def take_class(replica: Replica, own, other, pairs) -> None:
                 kind(shell)[name] = old
     for name, child in list(private.modules(shell).items()):
         old = private.modules(target).get(name)
-        if old is not None and child is not None and (same_class(type(old), type(child)) or _walked(own, other, name)):
+        apart = not isinstance(private.modules(other).get(name), Interval)  # is compared by itself
+        if old is not None and child is not None and (apart or same_class(type(old), type(child))):
             private.modules(shell)[name] = old
             if name in private.constraints(shell, {}):
                 private.constraints(shell)[name] = old
@@ -125,11 +126,6 @@ def take_class(replica: Replica, own, other, pairs) -> None:
         for name, value in module[1].__dict__.items():
             if value is shell:
                 module[1].__dict__[name] = target
-
-
-def _walked(own, other, name: str) -> bool:
-    """Whether the two children of that name are compared by themselves."""
-    return not isinstance(private.modules(other).get(name), Interval)
 
 
 def new_wrapper(replica: Replica, own_outer, own, other_outer, pairs) -> nn.Module:

@@ -19,13 +19,13 @@ from gpbook_utils.diagnose import private
 from gpbook_utils.diagnose.copying import Replica
 from gpbook_utils.diagnose.naming import (
     constrained,
+    far_apart,
     has_flag,
     kind_of_attribute,
     kind_of_child,
     kind_of_class,
     kind_of_value,
     show,
-    show_constraint,
     show_prior,
 )
 from gpbook_utils.diagnose.readings import Subject
@@ -241,7 +241,7 @@ class Walk:
         constraints = [private.constraint_of(side, name) for side in (p, q)]
         if not same_constraint(*constraints):
             parts = [name, private.constraint_name(name)]
-            described = [constrained(side, name) + f", {show_constraint(c)}" for side, c in
+            described = [constrained(side, name) + f", {c or 'unconstrained'}" for side, c in
                          zip((p, q), constraints, strict=True)]  # fmt: skip
             absent = u is None or v is None
             if absent:
@@ -258,6 +258,8 @@ class Walk:
             described = [constrained(side, name) for side in (p, q)]
             order = 1 if u is None or v is None or u.shape != v.shape else 2
             self.add(cause, here, described, functools.partial(take_tensor, name=name), p, q, order)
+            if u is not None and v is not None and order == 2 and described[0] == described[1]:
+                self.found[-1].detail = f"They are apart by {far_apart(u, v):.1e} of their size."
 
     def _priors(self, p, q, path) -> None:
         mine, others = private.priors(p, {}), private.priors(q, {})
