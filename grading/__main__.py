@@ -84,6 +84,8 @@ def grade(
         new = _todo(course, assignment, handed_in, again)
         for sentence in left:
             log.info("%s", sentence)
+        if not (handed_in or _students(course, name)):
+            log.info("There are no hand-ins of %s yet: SUBMISSIONS=folder says where they are", name)
         if handed_in or new:
             log.info("%s: %d handed in, %d to run", name, len(handed_in), len(new))
         if new:
@@ -159,6 +161,7 @@ def _write(course, assignment) -> Path:
         score, status, flags = _result(course, assignment, student, outcome, folder / "feedback" / f"{student}.html")
         most = outcome.get("max", assignment.points)
         rows.append([student, f"{score:g}", f"{most:g}", status, sheets.harmless("; ".join(flags))])
+    course.leave_to_the_exchange(assignment.name)
     csv.writer(text, lineterminator="\n").writerows([FIELDS, *rows])
     replace_file(folder / "grades.csv", text.getvalue())
     if older := sum(row[3] == OLDER for row in rows):
@@ -283,6 +286,9 @@ def main(argv=None) -> int:
             source=options.assignments,
             limits=limits,
         )
+    except KeyboardInterrupt:
+        print("Stopped. What was run is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
     except (assignments.Refused, cage.NoCage, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
