@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,28 +124,36 @@ def _todo(course, assignment, handed_in, again) -> list[Todo]:
 
 def _run(course, assignment, new, jobs: int) -> None:
     """Run and judge the new submissions, ``jobs`` at a time; those that others may have stopped, again alone."""
-    stopped = []
+    stopped, ended = [], threading.Event()
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        todo = {pool.submit(_one, course, assignment, one): one for one in new}
+        todo = {pool.submit(_one, course, assignment, one, ended): one for one in new}
         try:
             for number, future in enumerate(concurrent.futures.as_completed(todo), start=1):
                 outcome, one = future.result(), todo[future]
                 log.info("%d of %d  %s: %s", number, len(new), one.student, _summary(outcome))
                 stopped += [] if outcome.get("alone", True) else [one]
-        except BaseException:
+        except BaseException:  # Ctrl-C, say: what runs is ended, and that is no outcome of it
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             raise
     for one in stopped if len(new) > 1 else []:
-        log.info("again, alone  %s: %s", one.student, _summary(_one(course, assignment, one)))
+        log.info("again, alone  %s: %s", one.student, _summary(_one(course, assignment, one, ended)))
 
 
-def _one(course, assignment, todo: Todo) -> dict:
-    """Grade one submission and keep the outcome, whatever happens."""
+def _one(course, assignment, todo: Todo, ended: threading.Event) -> dict:
+    """Grade one submission and keep the outcome, whatever happens, unless the command has ``ended`` meanwhile."""
     try:
         outcome = assignment.grade(todo.handed_in, todo.said, todo.key)
     except Exception as error:  # one submission's failure stops no other
         log.exception("%s", todo.student)
         outcome = {"failed": f"the grader failed: {type(error).__name__}: {error}", "said": [*todo.said]}
+    if ended.is_set():
+        return outcome
+    if "failed" in outcome and isinstance(todo.handed_in, dict):
+        outcome["handed_in"] = todo.handed_in  # so that it can be run again
     path = gradebook.run_file(course.root, assignment.name, todo.student)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(outcome))
