@@ -283,6 +283,26 @@ def test_an_interrupted_command_goes_on_where_it_was(tmp_path):
 
 @caged
 @pytest.mark.deep
+def test_whoever_the_grader_failed_is_run_again_from_what_was_kept(tmp_path):
+    folder, fails = grading_class.write_assignment(tmp_path / "assignments"), tmp_path / "bin/prlimit"
+    for path in (tmp_path / "in", fails.parent):
+        path.mkdir()
+    nbformat.write(grading_class.handed_in(), tmp_path / "in/ada.ipynb")
+    kept = ["--course", tmp_path / "course", "--assignments", folder]
+    assert grade("small", tmp_path / "in", *kept).returncode == 0
+    # It starts the solution's program, and not the next.
+    once = tmp_path / "once"
+    fails.write_text(f'#!/bin/sh\n[ -e {once} ] && exit 1\n: > {once}\nexec {shutil.which("prlimit")} "$@"\n')
+    fails.chmod(0o755)
+    path = f"{fails.parent}:{GRADER}:{os.environ['PATH']}"
+    assert grade("small", *kept, "--again", "ada", path=path).returncode == 0
+    assert rows(tmp_path / "course")["ada"]["status"] == "failed-to-run"
+    assert grade("small", *kept, "--again", "ada").returncode == 0
+    assert rows(tmp_path / "course")["ada"]["score"] == "70"
+
+
+@caged
+@pytest.mark.deep
 def test_marks_of_two_versions_are_told_apart_and_made_one(tmp_path):
     folder = grading_class.write_assignment(tmp_path / "assignments")
     kept = ["--course", tmp_path / "course", "--assignments", folder, "--seconds", "5"]
