@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ def grade(
         new = _todo(course, assignment, handed_in, again)
         for sentence in left:
             log.info("%s", sentence)
+        if not (handed_in or _students(course, name)):
+            log.info("There are no hand-ins of %s yet: SUBMISSIONS=folder says where they are", name)
         if handed_in or new:
             log.info("%s: %d handed in, %d to run", name, len(handed_in), len(new))
         if new:
@@ -121,28 +124,36 @@ def _todo(course, assignment, handed_in, again) -> list[Todo]:
 
 def _run(course, assignment, new, jobs: int) -> None:
     """Run and judge the new submissions, ``jobs`` at a time; those that others may have stopped, again alone."""
-    stopped = []
+    stopped, ended = [], threading.Event()
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        todo = {pool.submit(_one, course, assignment, one): one for one in new}
+        todo = {pool.submit(_one, course, assignment, one, ended): one for one in new}
         try:
             for number, future in enumerate(concurrent.futures.as_completed(todo), start=1):
                 outcome, one = future.result(), todo[future]
                 log.info("%d of %d  %s: %s", number, len(new), one.student, _summary(outcome))
                 stopped += [] if outcome.get("alone", True) else [one]
-        except BaseException:
+        except BaseException:  # Ctrl-C, say: what runs is ended, and that is no outcome of it
+            ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             raise
     for one in stopped if len(new) > 1 else []:
-        log.info("again, alone  %s: %s", one.student, _summary(_one(course, assignment, one)))
+        log.info("again, alone  %s: %s", one.student, _summary(_one(course, assignment, one, ended)))
 
 
-def _one(course, assignment, todo: Todo) -> dict:
-    """Grade one submission and keep the outcome, whatever happens."""
+def _one(course, assignment, todo: Todo, ended: threading.Event) -> dict:
+    """Grade one submission and keep the outcome, whatever happens, unless the command has ``ended`` meanwhile."""
     try:
         outcome = assignment.grade(todo.handed_in, todo.said, todo.key)
     except Exception as error:  # one submission's failure stops no other
         log.exception("%s", todo.student)
         outcome = {"failed": f"the grader failed: {type(error).__name__}: {error}", "said": [*todo.said]}
+    if ended.is_set():
+        return outcome
+    if "failed" in outcome and isinstance(todo.handed_in, dict):
+        outcome["handed_in"] = todo.handed_in  # so that it can be run again
     path = gradebook.run_file(course.root, assignment.name, todo.student)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(outcome))
@@ -159,6 +170,7 @@ def _write(course, assignment) -> Path:
         score, status, flags = _result(course, assignment, student, outcome, folder / "feedback" / f"{student}.html")
         most = outcome.get("max", assignment.points)
         rows.append([student, f"{score:g}", f"{most:g}", status, sheets.harmless("; ".join(flags))])
+    course.leave_to_the_exchange(assignment.name)
     csv.writer(text, lineterminator="\n").writerows([FIELDS, *rows])
     replace_file(folder / "grades.csv", text.getvalue())
     if older := sum(row[3] == OLDER for row in rows):
@@ -283,6 +295,9 @@ def main(argv=None) -> int:
             source=options.assignments,
             limits=limits,
         )
+    except KeyboardInterrupt:
+        print("Stopped. What was run is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
     except (assignments.Refused, cage.NoCage, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

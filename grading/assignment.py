@@ -87,6 +87,7 @@ class Assignment:
                     cwd=cage.ROOT,
                     env={**os.environ, "PYTHONPATH": str(cage.ROOT)},
                     stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C reaches the command, which ends this, and not this first
                     capture_output=True,
                     text=True,
                     errors="replace",

@@ -38,6 +38,7 @@ from grading import notebooks, pages
 
 # Folders of a course that are this program's own; nbgrader's "submitted" and "release" are left to its exchange.
 MERGED, CHECKED = "merged", "checked"
+EXCHANGED = ("timestamp.txt", "submission_secret.txt")  # by which nbgrader's exchange gives feedback back
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 
 
@@ -160,7 +161,7 @@ class Course:
         folder = self.root / MERGED / student / name
         folder.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, folder / f"{name}.ipynb")
-        for file in ("timestamp.txt", "submission_secret.txt"):  # by which the exchange gives feedback back
+        for file in EXCHANGED:
             handed_in = self.root / "submitted" / student / name / file
             if handed_in.is_file() and not handed_in.is_symlink() and _is_plain(handed_in):
                 shutil.copy(handed_in, folder)
@@ -171,6 +172,12 @@ class Course:
         self._convert(GenerateFeedback, name, student)
         return (self.root / "feedback" / student / name / f"{name}.html").read_text(encoding="utf-8")
 
+    def leave_to_the_exchange(self, name: str) -> None:
+        """Remove nbgrader's copies of pages that its exchange can't give back: it would stop at the first of them."""
+        for folder in (self.root / "feedback").glob(f"*/{name}"):
+            if not all((folder / file).is_file() for file in EXCHANGED):
+                shutil.rmtree(folder)
+
     def total(self, name: str, student: str) -> Total:
         """A student's marks so far."""
         with Gradebook(self.config.CourseDirectory.db_url, "gpbook") as gradebook:
@@ -180,13 +187,27 @@ class Course:
             return Total(work.score, waiting, repr(sorted(said, key=repr)))
 
     def forget(self, name: str, students: list[str]) -> None:
-        """Remove all that is kept of some students' work on an assignment, their marks with it."""
+        """Remove all that is kept of some students' work on an assignment, their marks with it.
+
+        Raises:
+            ValueError: if nothing is kept of one of them; then nothing is removed.
+        """
+        with Gradebook(self.config.CourseDirectory.db_url, "gpbook") as book:
+            known = {work.student.id for work in book.assignment_submissions(name)}
+        known |= {path.stem for path in run_file(self.root, name, "any").parent.glob("*.json")}
+        if unknown := set(students) - known:
+            raise ValueError(f"FORGET: nothing is kept of {', '.join(sorted(unknown))}, and nothing was removed")
         for student in students:
             run_file(self.root, name, student).unlink(missing_ok=True)
             (self.root / "results" / name / "feedback" / f"{student}.html").unlink(missing_ok=True)
             self._remove(name, student)
             with Gradebook(self.config.CourseDirectory.db_url, "gpbook") as book, contextlib.suppress(MissingEntry):
                 book.remove_submission(name, student)
+                if not book.student_submissions(student):
+                    book.remove_student(student)
+            for folder in (MERGED, "autograded", "feedback"):
+                with contextlib.suppress(OSError):  # it holds another assignment
+                    (self.root / folder / student).rmdir()
 
     def _remove(self, name: str, student: str) -> None:
         """Remove the files that nbgrader made of a student's work."""
@@ -212,7 +233,7 @@ def _is_plain(file: Path) -> bool:
             utils.parse_utc(line)
     except ValueError:
         return False
-    return len(line) < 100
+    return len(line) <= 128  # a secret's length
 
 
 _CONFIG = """\

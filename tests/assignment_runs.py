@@ -47,7 +47,7 @@ class Assignment:
         return {name: cell for name, cell in self.marked("probe").items() if name.startswith(question + "_")}
 
     def rules(self, probe: str) -> dict:
-        return self.marked("probe")[probe].metadata.gpbook.answers
+        return self.marked("probe")[probe].metadata.get("gpbook", {}).get("answers", {})
 
     def cells_of(self, question: str) -> list:
         """What is given, and this question's own cells: no other question's answer."""

@@ -49,11 +49,13 @@ def test_a_new_assignment_is_a_copy_of_the_template_that_the_book_lists(tmp_path
     assert handouts.names(tmp_path / "assignments") == ["two_twins"]
     student = handouts.load("two_twins", tmp_path / "assignments")
     assert handouts.facts(student) == handouts.Facts("Two twins", "30 minutes", points=100, automatic=80)
-    assert (
-        "chapters/assignments/audit\n      - file: chapters/assignments/two_twins\n"
-        in (tmp_path / "_toc.yml").read_text()
-    )
-    assert "stochastic audit two_twins\n```" in (tmp_path / "chapters" / "assignments.md").read_text()
+    entries = re.findall(r"- file: (.*)", (handouts.BOOK / "_toc.yml").read_text())
+    last = [place for place, entry in enumerate(entries) if entry.startswith("chapters/assignments/")][-1]
+    entries.insert(last + 1, "chapters/assignments/two_twins")
+    assert re.findall(r"- file: (.*)", (tmp_path / "_toc.yml").read_text()) == entries
+    before = (handouts.BOOK / "chapters/assignments.md").read_text()
+    listed = re.search(r"^```{handouts} (.*)$", before, re.MULTILINE)[1]
+    assert (tmp_path / "chapters/assignments.md").read_text() == before.replace(listed, f"{listed} two_twins")
     assert "{handout} two_twins" in (tmp_path / "chapters" / "assignments" / "two_twins.md").read_text()
     for name, what in (
         ("two_twins", "taken"),
@@ -66,12 +68,30 @@ def test_a_new_assignment_is_a_copy_of_the_template_that_the_book_lists(tmp_path
 
 
 @everyday
+def test_every_special_cell_is_in_the_graders_format(name):
+    seen = []
+    for cell in load(name).cells:
+        if mark := cell.metadata.get("nbgrader"):
+            lacking = {"grade", "solution", "locked", "task", "grade_id", "schema_version"} - set(mark)
+            assert not lacking, f"{mark.get('grade_id')}: its metadata lack {lacking}"
+            assert mark.schema_version == 3
+            assert mark.grade_id not in seen, f"two cells have the grade_id {mark.grade_id}; was one copied?"
+            assert mark.locked != mark.solution, f"{mark.grade_id}: either locked or a solution"
+            assert ("points" in mark) == mark.grade, f"{mark.grade_id}: points where there are marks, and only there"
+            seen.append(mark.grade_id)
+        if cell.cell_type == "code":
+            said = f"{cell.metadata.get('nbgrader', {}).get('grade_id', cell.source[:60])}: save it without outputs"
+            assert not cell.outputs, said
+            assert cell.execution_count is None, said
+
+
+@everyday
 def test_points_add_to_a_hundred_and_most_are_automatic(name):
     points = {
         role: sum(c.metadata.nbgrader.points for c in load(name).marked(role).values()) for role in ("probe", "words")
     }
-    assert sum(points.values()) == 100
-    assert 70 <= points["probe"] <= 85
+    assert sum(points.values()) == 100, points
+    assert 70 <= points["probe"] <= 85, points
 
 
 def test_an_assignment_goes_out_when_what_it_speaks_of_has_been_taught():
@@ -89,22 +109,6 @@ def test_an_assignment_goes_out_when_what_it_speaks_of_has_been_taught():
         spoken = set(re.findall(r"\d+", " ".join(re.findall(r"[Cc]hapters? (\d+(?:(?:,| and| to) \d+)*)", text))))
         assert spoken, name
         assert spoken <= known[name], (name, spoken - known[name])
-
-
-@everyday
-def test_every_special_cell_is_in_the_graders_format(name):
-    seen = []
-    for cell in load(name).cells:
-        if mark := cell.metadata.get("nbgrader"):
-            assert mark.schema_version == 3
-            assert {"grade", "solution", "locked", "task", "grade_id"} <= set(mark)
-            assert mark.locked != mark.solution
-            assert ("points" in mark) == mark.grade
-            seen.append(mark.grade_id)
-        if cell.cell_type == "code":
-            assert not cell.outputs
-            assert cell.execution_count is None
-    assert len(seen) == len(set(seen))
 
 
 @everyday
@@ -138,8 +142,10 @@ def test_a_hidden_probe_shows_nothing(name):
 def test_every_value_of_a_probe_has_a_rule(name):
     for probe in load(name).marked("probe"):
         got = solved(name)[probe]
-        assert isinstance(got, dict), f"{probe}: {got!r}"
-        assert set(got) == set(load(name).rules(probe))
+        said = f"{probe}: its cell has to call answer({probe!r}, ...)" if got is None else f"{probe}: {got!r}"
+        assert isinstance(got, dict), said
+        rules = load(name).rules(probe)
+        assert set(got) == set(rules), f"{probe} hands over {[*got]}; in its metadata are rules for {[*rules]}"
 
 
 @everyday
@@ -215,14 +221,14 @@ def test_every_hidden_probe_catches_what_the_student_cannot_see(name):
     for question, tried in runs.mutants(name).MUTANTS.items():
         probes = load(name).probes(question)
         for probe in filter(lambda p: hidden(probes[p]), probes):
-            caught = []
+            seen = {}
             for mistake, source in tried.items():
                 got = alone(name, question, source)
-                right = {p for p in probes if runs.is_right(got[p], solved(name)[p], load(name).rules(p))}
-                visible = {p for p in probes if not hidden(probes[p])}
-                if got[question + "_check"] is None and visible <= right and probe not in right:
-                    caught.append(mistake)
-            assert caught, f"no wrong answer passes all that is visible of {question} and fails {probe}"
+                wrong = [p for p in probes if not runs.is_right(got[p], solved(name)[p], load(name).rules(p))]
+                wrong += [question + "_check"] if got[question + "_check"] is not None else []
+                seen[mistake] = [p for p in wrong if p == probe or p not in probes or not hidden(probes[p])]
+            said = f"no wrong answer passes all that is visible of {question} and fails {probe}; these fail in {seen}"
+            assert [probe] in seen.values(), said
 
 
 @thorough

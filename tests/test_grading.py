@@ -1,5 +1,6 @@
 """A class hands in, and gets what is due: from a folder of files to ``grades.csv``, in real cages."""
 
+import contextlib
 import csv
 import io
 import os
@@ -8,6 +9,7 @@ import queue
 import re
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -236,6 +238,12 @@ def test_wrong_arguments_are_named(tmp_path, arguments, message):
     assert not (tmp_path / "course").exists()
 
 
+def test_without_hand_ins_the_command_says_what_it_needs(tmp_path):
+    folder = grading_class.write_assignment(tmp_path / "assignments")
+    done = grade("small", "--course", tmp_path / "course", "--assignments", folder)
+    assert "no hand-ins of small yet: SUBMISSIONS=folder says where they are" in done.stdout, done.stderr
+
+
 @caged
 @pytest.mark.deep
 def test_an_interrupted_command_goes_on_where_it_was(tmp_path):
@@ -246,15 +254,24 @@ def test_an_interrupted_command_goes_on_where_it_was(tmp_path):
     kept = ["small", tmp_path / "in", "--course", tmp_path / "course", "--assignments", folder]
     command = [GRADER / "python", "-m", "grading", *map(str, kept)]
     environment = {**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}"}
-    for wanted in (2, 5):
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    for wanted, how in ((2, signal.SIGKILL), (5, signal.SIGINT)):
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run behind a shell
+        )
         while len(list((tmp_path / "course/runs/small").glob("*.json"))) < wanted:
             assert process.poll() is None
             time.sleep(0.05)
         started = psutil.Process(process.pid).children(recursive=True)
         assert started
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(how) if how == signal.SIGKILL else os.killpg(process.pid, how)  # Ctrl-C reaches all
+        said = process.communicate()[1].decode()
+        assert (said.startswith("Stopped."), "Traceback" in said) == (how == signal.SIGINT, False), said
         assert not psutil.wait_procs(started, timeout=20)[1]  # nothing survives: no cage, no kernel
     done_before = {path: path.read_bytes() for path in (tmp_path / "course/runs/small").glob("*.json")}
     assert 5 <= len(done_before) < 8
@@ -262,6 +279,26 @@ def test_an_interrupted_command_goes_on_where_it_was(tmp_path):
     assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in done_before} == done_before
     assert [row["score"] for row in rows(tmp_path / "course").values()] == ["70"] * 8
+
+
+@caged
+@pytest.mark.deep
+def test_whoever_the_grader_failed_is_run_again_from_what_was_kept(tmp_path):
+    folder, fails = grading_class.write_assignment(tmp_path / "assignments"), tmp_path / "bin/prlimit"
+    for path in (tmp_path / "in", fails.parent):
+        path.mkdir()
+    nbformat.write(grading_class.handed_in(), tmp_path / "in/ada.ipynb")
+    kept = ["--course", tmp_path / "course", "--assignments", folder]
+    assert grade("small", tmp_path / "in", *kept).returncode == 0
+    # It starts the solution's program, and not the next.
+    once = tmp_path / "once"
+    fails.write_text(f'#!/bin/sh\n[ -e {once} ] && exit 1\n: > {once}\nexec {shutil.which("prlimit")} "$@"\n')
+    fails.chmod(0o755)
+    path = f"{fails.parent}:{GRADER}:{os.environ['PATH']}"
+    assert grade("small", *kept, "--again", "ada", path=path).returncode == 0
+    assert rows(tmp_path / "course")["ada"]["status"] == "failed-to-run"
+    assert grade("small", *kept, "--again", "ada").returncode == 0
+    assert rows(tmp_path / "course")["ada"]["score"] == "70"
 
 
 @caged
@@ -301,11 +338,58 @@ def test_marks_of_two_versions_are_told_apart_and_made_one(tmp_path):
     assert seen()["bob"] == ("0", "failed-to-run")
     grade("small", tmp_path / "in", *kept)
     assert seen()["bob"] == ("70", "graded")
+    done = grade("small", *kept, "--forget", "ada", "bop")
+    assert (done.returncode, "FORGET: nothing is kept of bop, and nothing was removed" in done.stderr) == (1, True)
+    assert set(seen()) == {"ada", "bob", "eve"}
     assert grade("small", *kept, "--forget", "bob").returncode == 0
     assert set(seen()) == {"ada", "eve"}
-    assert not [path for path in (tmp_path / "course").rglob("*bob*") if not path.is_dir() or any(path.iterdir())]
+    assert not list((tmp_path / "course").rglob("*bob*"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "course/gradebook.db")) as book:
+        assert {student for (student,) in book.execute("select id from student")} == {"ada", "eve"}
     done = grade("small", *kept, "--again", "bob")
     assert (done.returncode, "AGAIN: there is no run of bob" in done.stderr) == (1, True)
+
+
+@caged
+@pytest.mark.deep
+def test_feedback_goes_back_through_the_exchange_whoever_handed_in_otherwise(tmp_path):
+    """As the guide says it; some hand-ins came by mail, and one has no time that the exchange could have written."""
+    folder, home, root = (
+        grading_class.write_assignment(tmp_path / "assignments"),
+        tmp_path / "home",
+        tmp_path / "exchange",
+    )
+    course = tmp_path / "course"
+    for path in (home, root, course / "submitted/aaa/small", course / "release/small", tmp_path / "mail"):
+        path.mkdir(parents=True)
+    root.chmod(0o777)
+    environment = {**os.environ, "PATH": f"{GRADER}:{os.environ['PATH']}", "HOME": str(home)}
+    options = [f"--Exchange.root={root}", "--course=gpbook"]
+
+    def nbgrader(command, cwd):
+        done = subprocess.run(
+            ["nbgrader", command, "small", *options], cwd=cwd, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    nbformat.write(handouts.student_version(grading_class.source()), course / "release/small/small.ipynb")
+    nbgrader("release_assignment", course)
+    nbgrader("fetch_assignment", home)
+    nbformat.write(grading_class.handed_in(words="By exchange."), home / "small/small.ipynb")
+    nbgrader("submit", home)
+    nbgrader("collect", course)
+    nbformat.write(grading_class.handed_in(), course / "submitted/aaa/small/small.ipynb")
+    (course / "submitted/aaa/small/timestamp.txt").write_text("yesterday evening")
+    (course / "submitted/aaa/small/submission_secret.txt").write_text("0" * 128)
+    nbformat.write(grading_class.handed_in(), tmp_path / "mail/bob.ipynb")
+    kept = ["--course", course, "--assignments", folder]
+    assert grade("small", course / "submitted", *kept).returncode == 0
+    assert grade("small", tmp_path / "mail", *kept).returncode == 0
+    assert len(rows(course)) == 3
+    nbgrader("release_feedback", course)
+    nbgrader("fetch_feedback", home)
+    (page,) = home.glob("small/feedback/*/small.html")
+    assert "By exchange." in page.read_text(encoding="utf-8")
 
 
 @caged
