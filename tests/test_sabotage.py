@@ -151,7 +151,8 @@ def test_an_unchanged_cell_that_hangs_dies_or_fails(tmp_path, cell, problem):
     cells = [IMPORTS, "x = 2", f"if x == 2:\n    {cell}", CLAIM]
     result = only_result(tmp_path, *cells, plan=PLAN.replace("x = 3", wait), timeout=2)
     assert "the unchanged chapter must run up to the last claim" in result.problem and problem in result.problem
-    pid = (tmp_path / "branch").read_text()
+    written = tmp_path / "branch"  # not yet, where the trunk was faster
+    pid = written.read_text() if written.exists() else ""
     assert not pid or not alive(pid)  # ended before it had written its number, or after
 
 
