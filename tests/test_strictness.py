@@ -111,6 +111,22 @@ def test_cells_after_a_dead_kernel_fail(project):
     result.assert_outcomes(failed=3)
 
 
+def test_the_tests_of_a_group_are_run_by_one_worker(project):
+    """What a group shares is made once; xdist forgets groups silently under a pytest that it does not know."""
+    project.makepyfile("""
+        import os
+        from pathlib import Path
+        import pytest
+
+        @pytest.mark.xdist_group("one")
+        @pytest.mark.parametrize("number", range(20))
+        def test_it(number):
+            Path(os.environ["PYTEST_XDIST_WORKER"]).touch()
+    """)
+    run(project, "-n", "2", "--dist", "loadgroup").assert_outcomes(passed=20)
+    assert len(list(project.path.glob("gw*"))) == 1
+
+
 @pytest.mark.parametrize("arguments", [["chapters"], [], ["-p", "no:nbval", "-o", "addopts="], ["-n", "2"]])
 def test_no_notebook_fails_a_session_that_asked_for_chapters(project, arguments):
     project.makepyfile(test_unit="def test_it(): pass")
